@@ -1,0 +1,1 @@
+"""Raw chat data to conversations, and conversations to packed token shards."""

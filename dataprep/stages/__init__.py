@@ -1,0 +1,1 @@
+"""The stages, in order: read, normalize, render, tokenize, pack, write."""

@@ -1,0 +1,176 @@
+"""Manifests: what a folder of artefacts holds and what it was made from. Written last; read strictly. Specs: *.md."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
+from schemas.errors import CacheError
+from schemas.files import write_text_whole
+
+SHARDS_FORMAT = "sftpack.shards"
+SHARDS_VERSION = 1
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+Manifest = TypeVar("Manifest")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class InputFile:
+    """One raw file that was read."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Artefact:
+    """One file of a folder, named relative to its manifest."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class NormalizeOptions:
+    """What the user settled for `dataprep normalize`."""
+
+    format: str | None
+    roles: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ConversationsManifest:
+    """conversations/manifest.json; rows = kept + the sum of turned_away."""
+
+    format: str
+    version: int
+    inputs: list[InputFile]
+    options: NormalizeOptions
+    rows: int
+    kept: int
+    turned_away: dict[str, int]
+    formats: dict[str, int]
+    sources: dict[str, int]
+    parts: list[Artefact]
+    quarantine: Artefact
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TokenizerRecord:
+    """The tokenizer the ids belong to; its files lie in the folder `tokenizer/` beside the manifest."""
+
+    sha256: str  # of the tokenizer's canonical JSON
+    template_sha256: str  # of the chat template's text
+    vocab_size: int
+    eos_token_id: int | None
+    pad_token_id: int | None
+    encoder: str  # which program made the ids, its version, and the probes it agreed with Hugging Face's on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class PackOptions:
+    """What decides how examples become packs."""
+
+    seq_len: int
+    overflow: str  # cut | drop | split
+    val_fraction: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TokenLedger:
+    """tokens = targets + context + the sum of cut; tokens are those of the conversations that were tokenised."""
+
+    tokens: int
+    targets: int
+    context: int
+    cut: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Ledger:
+    """rows = kept + the sum of turned_away, from the raw rows on."""
+
+    rows: int
+    kept: int
+    turned_away: dict[str, int]
+    tokens: TokenLedger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ShardRecord:
+    """One Arrow file of packs."""
+
+    file: str
+    packs: int
+    examples: int
+    tokens: int
+    targets: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ShardsManifest:
+    """shards/manifest.json; see shard.md."""
+
+    format: str
+    version: int
+    model: str  # as given to --model
+    tokenizer: TokenizerRecord
+    options: PackOptions
+    conversations_sha256: str  # of conversations/manifest.json
+    fingerprint: str  # of everything that decides the shards' bytes
+    sources: list[str]  # what source_ids index
+    ledger: Ledger
+    splits: dict[str, list[ShardRecord]]  # "train", and "val" where one was split off
+    quarantine: Artefact
+
+
+def write_manifest(path: Path, manifest: Any) -> None:
+    """Write a manifest as indented JSON, whole or not at all."""
+    write_text_whole(path, TypeAdapter(type(manifest)).dump_json(manifest, indent=2).decode() + "\n")
+
+
+def read_conversations_manifest(folder: Path) -> ConversationsManifest:
+    """Read `folder`/manifest.json. Raises CacheError when it is missing, damaged or of another version."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise CacheError(f"{folder}: no conversations here yet; run: dataprep normalize INPUT…")
+    return _read(path, ConversationsManifest, CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION, "dataprep normalize")
+
+
+def read_shards_manifest(folder: Path) -> ShardsManifest:
+    """Read `folder`/manifest.json. Raises CacheError when it is missing, damaged or of another version."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise CacheError(f"{folder}: no shards here yet; run: dataprep tokenize --model MODEL")
+    return _read(path, ShardsManifest, SHARDS_FORMAT, SHARDS_VERSION, "dataprep tokenize")
+
+
+def _read(path: Path, kind: type[Manifest], name: str, version: int, command: str) -> Manifest:
+    try:
+        text = path.read_bytes()
+        head = TypeAdapter(dict[str, Any]).validate_json(text)
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise CacheError(f"{path}: not a JSON object; the file is damaged, run `{command}` again") from error
+    for key, expected in (("format", name), ("version", version)):
+        if head.get(key) != expected:
+            raise CacheError(
+                f"{path}: {key} is {head.get(key)!r}, this version reads {expected!r}; run `{command}` again"
+            )
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CacheError(f"{path}: field {where}: {first['msg']}; run `{command}` again") from error

@@ -1,0 +1,1 @@
+"""A thin DeepSpeed trainer that reads packed shards and nothing else."""
