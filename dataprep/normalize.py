@@ -1,0 +1,203 @@
+"""Raw data in, cache/conversations out: finds the files, shares them out to processes, closes the ledger.
+
+The folder changes hands in one step: parts and quarantine get names made of their content, the manifest is replaced
+last, and only then are files removed that it does not name. Killed before, the old state stands whole.
+"""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from hashlib import sha256
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from dataprep.core.progress import progress_bar
+from dataprep.stages.inputs import RawFile, Segment, cut, find_files
+from dataprep.stages.normalize.convert import checked_format, role_names
+from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit
+from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
+from schemas.errors import CacheError, InputError, SftpackError
+from schemas.files import sha256_file, written_whole
+from schemas.manifest import Artefact, ConversationsManifest, InputFile, NormalizeOptions, write_manifest
+
+# A unit is one part and one process's task. Starting a process costs as much as normalizing some 20 MB.
+UNIT_BYTES = 32 << 20
+UNIT_ROWS = 100_000
+
+_OURS = re.compile(
+    r"part-\d{5}-[0-9a-f]{8}\.parquet|quarantine-[0-9a-f]{8}\.jsonl|\.+(unit|quarantine)-\d.*|\.manifest\.json\..*"
+)
+
+
+def normalize_corpus(
+    inputs: list[str], out: Path, *, format: str | None, roles: dict[str, str], workers: int | None
+) -> ConversationsManifest:
+    """Turn raw files, folders or globs into `out`/conversations and give its manifest.
+
+    `format` forces one format on all rows; `roles` maps further role names; `workers` is the number of processes, by
+    default one per core where there is enough to do; the output's bytes don't depend on it. Raises InputError for
+    inputs that hold no row at all, CacheError where `out` can't be written.
+    """
+    options = NormalizeOptions(format=checked_format(format), roles=roles)
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: must be 1 or more; leave it out to use every core")
+    folder = out / "conversations"
+    files = find_files(inputs, leave_out=folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = _write_conversations(files, folder, options, role_names(roles), workers)
+        write_manifest(folder / "manifest.json", manifest)
+        _remove_unnamed(folder, manifest)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error
+    finally:
+        _remove_unplaced(folder)
+    return manifest
+
+
+def _write_conversations(
+    files: list[RawFile], folder: Path, options: NormalizeOptions, roles: dict[str, str], workers: int | None
+) -> ConversationsManifest:
+    read: list[InputFile] = []
+    parts: list[Artefact] = []
+    total = Tally()
+    total.sources.update(dict.fromkeys((file.source for file in files), 0))
+    unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
+    units = _units(files, folder, options.format, roles, read)
+    with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
+        for part, tally in _results(units, files, workers):
+            if part is not None:
+                parts.append(_placed(folder / part.file, f"part-{len(parts):05d}-{part.sha256[:8]}.parquet", part))
+            quarantine.writelines(line + b"\n" for line in tally.quarantine)
+            total.turned_away.update(tally.turned_away)
+            total.formats.update(tally.formats)
+            total.sources.update(tally.sources)
+        kept, rejected = sum(part.rows for part in parts), total.turned_away.total()
+        if kept + rejected == 0:
+            raise InputError(_no_rows(files))
+    digest = sha256_file(unplaced)
+    record = Artefact(file=unplaced.name, rows=rejected, bytes=unplaced.stat().st_size, sha256=digest)
+    return ConversationsManifest(
+        format=CONVERSATIONS_FORMAT,
+        version=CONVERSATIONS_VERSION,
+        inputs=read,
+        options=options,
+        rows=kept + rejected,
+        kept=kept,
+        turned_away=_most_first(total.turned_away),
+        formats=_most_first(total.formats),
+        sources=dict(total.sources),
+        parts=parts,
+        quarantine=_placed(unplaced, f"quarantine-{digest[:8]}.jsonl", record),
+    )
+
+
+def _units(
+    files: list[RawFile], folder: Path, format_name: str | None, roles: dict[str, str], read: list[InputFile]
+) -> Iterator[Unit]:
+    """Yield units in the order of the input; `read` gets each file once it has been cut to its end."""
+    for number, segments in enumerate(_shares(files, read)):
+        path = folder / f".unit-{os.getpid()}-{number:05d}.parquet"
+        yield Unit(segments=segments, path=path, format=format_name, roles=roles)
+
+
+def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segment]]:
+    segments: list[Segment] = []
+    size = rows = 0
+    for file in files:
+        digest = sha256()
+        for segment in cut(file, digest):
+            segments.append(segment)
+            size += segment.bytes
+            rows += segment.rows
+            if size >= UNIT_BYTES or rows >= UNIT_ROWS:
+                yield segments
+                segments, size, rows = [], 0, 0
+        read.append(InputFile(path=file.name, bytes=file.bytes, sha256=digest.hexdigest()))
+    if segments:
+        yield segments
+
+
+def _results(
+    units: Iterator[Unit], files: list[RawFile], workers: int | None
+) -> Iterator[tuple[Artefact | None, Tally]]:
+    total_bytes = sum(file.bytes for file in files)
+    num_workers = min(workers or _num_cores(), 1 + total_bytes // UNIT_BYTES)
+    with progress_bar(total_bytes, "B", "normalize") as bar:
+        here = ((unit, normalize_unit(unit)) for unit in units)
+        for unit, result in _in_processes(units, num_workers) if num_workers > 1 else here:
+            bar.update(sum(segment.bytes for segment in unit.segments))
+            yield result
+
+
+def _in_processes(units: Iterator[Unit], num_workers: int) -> Iterator[tuple[Unit, tuple[Artefact | None, Tally]]]:
+    """Normalize units in processes; results come in order, and no more are under way than keeps all busy."""
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_live_with_parent)
+    pending: deque[tuple[Unit, Future[tuple[Artefact | None, Tally]]]] = deque()
+    try:
+        for unit in units:
+            pending.append((unit, executor.submit(normalize_unit, unit)))
+            if len(pending) > num_workers + 1:
+                first, future = pending.popleft()
+                yield first, future.result()
+        for first, future in pending:
+            yield first, future.result()
+    except BrokenProcessPool as error:
+        raise SftpackError("a worker process was killed, likely for want of memory; try --workers 1") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _live_with_parent() -> None:
+    """Leave interrupts to the parent, and end when it ends, even where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _placed(path: Path, name: str, artefact: Artefact) -> Artefact:
+    path.replace(path.with_name(name))
+    return Artefact(file=name, rows=artefact.rows, bytes=artefact.bytes, sha256=artefact.sha256)
+
+
+def _remove_unnamed(folder: Path, manifest: ConversationsManifest) -> None:
+    named = {manifest.quarantine.file, *(part.file for part in manifest.parts)}
+    for path in folder.iterdir():
+        if path.name not in named and _OURS.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _remove_unplaced(folder: Path) -> None:
+    with suppress(OSError):
+        for path in folder.glob(f".*-{os.getpid()}[-.]*"):
+            path.unlink()
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _no_rows(files: list[RawFile]) -> str:
+    if len(files) == 1:
+        return f"{files[0].name}: holds no rows; name a file with at least one"
+    return f"{files[0].name} and {len(files) - 1} more: none of these files holds a row; name one that does"

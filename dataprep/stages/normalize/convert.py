@@ -1,0 +1,95 @@
+"""One row of any format in, one conversation out: which format a row has, and what every conversation must hold.
+
+Which format a row has is decided by its keys alone, in this order; a key whose value is null counts as absent:
+1. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
+   tell: `from` is sharegpt, `role` is openai, a pair's keys (`human`, `assistant`, `input`, `output`) are turn-pairs;
+2. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
+3. `instruction` and `output`: alpaca;
+4. `prompt` or `query`, and `response`: prompt-response;
+5. `text`: text.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dataprep.stages.normalize.message import ROLE_NAMES, Message
+from dataprep.stages.normalize.pairs import (
+    PAIR_KEYS,
+    from_alpaca,
+    from_marked_text,
+    from_prompt_response,
+    from_text,
+    from_turn_pairs,
+    has_marks,
+)
+from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.turns import TURN_LISTS, Converted, Roles, from_openai, from_sharegpt
+from schemas.errors import InputError
+
+FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
+    "openai": from_openai,
+    "sharegpt": from_sharegpt,
+    "turn-pairs": from_turn_pairs,
+    "alpaca": from_alpaca,
+    "prompt-response": from_prompt_response,
+    "hh": from_marked_text,
+    "text": from_text,
+}
+
+_TARGETS = ("user", "assistant", "system", "tool")
+
+
+def role_names(roles: dict[str, str]) -> dict[str, str]:
+    """Add the user's role names to those built in. Raises InputError for a role that is none."""
+    for name, role in roles.items():
+        if role not in _TARGETS:
+            raise InputError(f"--role {name}={role}: no such role; use one of {', '.join(_TARGETS)}")
+    return ROLE_NAMES | roles
+
+
+def checked_format(name: str | None) -> str | None:
+    """Give a format's name back. Raises InputError for one that does not exist."""
+    if name is not None and name not in FORMATS:
+        raise InputError(f"--format {name}: no such format; use one of {', '.join(FORMATS)}")
+    return name
+
+
+def convert(row: object, format_name: str | None, roles: Roles) -> tuple[str, list[Message], str | None]:
+    """Give a row's format, messages and tools. Raises TurnedAway for a row that can't become a conversation."""
+    if not isinstance(row, dict | list):
+        raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
+    name = format_name or detect_format(row)
+    messages, tools = FORMATS[name](row, roles)
+    if not any(message[0] == "assistant" for message in messages) and name != "text":
+        found = ", ".join(dict.fromkeys(message[0] for message in messages))
+        raise TurnedAway("no-assistant-turn", f"the roles are {found}; none is the assistant's")
+    return name, messages, tools
+
+
+def detect_format(row: dict[str, Any] | list[Any]) -> str:
+    """Name a row's format, by the precedence above. Raises TurnedAway where there is none."""
+    if isinstance(row, list):
+        return _turns_format(row, "openai")
+    for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
+        if row.get(key) is not None:
+            return _turns_format(row[key], default)
+    if has_marks(row):
+        return "hh"
+    if row.get("instruction") is not None and "output" in row:
+        return "alpaca"
+    if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
+        return "prompt-response"
+    if row.get("text") is not None:
+        return "text"
+    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(', '.join(map(str, row)))[1:-1]}")
+
+
+def _turns_format(turns: object, default: str) -> str:
+    first = turns[0] if isinstance(turns, list) and turns else None
+    if not isinstance(first, dict):
+        return default
+    if first.get("from") is not None:
+        return "sharegpt"
+    if first.get("role") is not None:
+        return "openai"
+    return "turn-pairs" if any(key in first for key in PAIR_KEYS) else default

@@ -1,0 +1,51 @@
+"""Why a row is turned away: every reason code, with how to mend such a row."""
+
+FIXES = {
+    "bad-encoding": "save the file as UTF-8, for example: iconv -f GB18030 -t UTF-8 FILE > NEW",
+    "broken-json": "write one whole JSON value a line in .jsonl, one array in .json",
+    "too-deep": "leave out the nested value or write it as a string",
+    "too-large": "split the row; a row holds at most 1 GiB",
+    "unreadable-rows": "write the Parquet file anew; part of it is damaged",
+    "not-an-object": "make each row a JSON object or a list of messages",
+    "unknown-format": "rename its keys to those of a known format, for example messages, or instruction and output",
+    "format-mismatch": "leave --format out, so that each row's own format is found, or name another",
+    "no-messages": "give the row at least one message",
+    "bad-message": "make each message an object with a role and a text",
+    "unknown-role": "map it with --role NAME=ROLE",
+    "no-content": "give the message a text, or leave it out",
+    "non-text-content": "give the text as a string; images, audio and other parts are not supported",
+    "no-assistant-turn": "add an answer to train on, or leave the row out",
+    "empty-assistant-turn": "write the missing answer, or leave the turn out",
+    "bad-tool-call": 'write each call as {"name": …, "arguments": {…}}',
+    "bad-tools": "write tools as a JSON array of objects",
+    "bad-history": "write history as a list of [question, answer] pairs",
+    "bad-marks": r"begin the text with \n\nHuman: and each turn with \n\nHuman: or \n\nAssistant:",
+    "bad-train-flag": "use true, false, 0 or 1",
+    "lone-surrogate": "take out the half of a \\uD800-\\uDFFF pair; it is no character",
+    "nul-character": "take out the NUL character",
+}
+
+
+class TurnedAway(Exception):
+    """A row that can't become a conversation: a reason code out of FIXES, what was found, and how to mend it."""
+
+    def __init__(self, reason: str, detail: str, fix: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.fix = fix or FIXES[reason]
+
+
+def shown(value: object) -> str:
+    """Show a value of a row in a detail: on one line, in at most 60 characters."""
+    if not isinstance(value, str | int | float):
+        return kind_of(value)
+    text = repr(value[:80]) if isinstance(value, str) else str(value)[:80]
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def kind_of(value: object) -> str:
+    """Name a value's kind as JSON calls it."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    numbers = {int: "a number", float: "a number"}
+    return (names | numbers).get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,147 @@
+"""Rows that list their turns as objects with a role and a text: OpenAI messages and ShareGPT.
+
+The usual row (every turn just a known role and a text) takes a short path; all others are read field by field, which
+is also what finds the words for a row that is turned away. Order of roles is kept as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataprep.stages.normalize.message import CALL, Message, checked_answer, checked_text, rich_message
+from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.tools import openai_calls, tools_text, written_calls
+
+# Where the list of turns may stand; the first that is not null counts.
+TURN_LISTS = ("messages", "conversations", "conversation", "dialogue")
+TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
+
+Roles = Mapping[str, str]
+Converted = tuple[list[Message], str | None]
+
+
+def from_openai(row: Any, roles: Roles) -> Converted:
+    """Convert {"messages": [{"role", "content", …}], "tools"} or a bare list of such messages."""
+    return _from_turns(row, roles, "role", "content")
+
+
+def from_sharegpt(row: Any, roles: Roles) -> Converted:
+    """Convert {"conversations": [{"from", "value"}], "system", "tools"} or a bare list of such turns."""
+    return _from_turns(row, roles, "from", "value")
+
+
+def turn_list(row: Any) -> list[Any]:
+    """Give the list of turns of a row that is one or has one; turn the row away where there is none."""
+    if isinstance(row, list):
+        turns, where = row, "the row"
+    else:
+        where = next((key for key in TURN_LISTS if row.get(key) is not None), "")
+        if not where:
+            raise TurnedAway("format-mismatch", f"the row has no list of turns; its keys are {_keys(row)}")
+        turns = row[where]
+    if not isinstance(turns, list):
+        raise TurnedAway("no-messages", f"{where} is {kind_of(turns)}, expected a list")
+    if not turns:
+        raise TurnedAway("no-messages", f"{where} is an empty list")
+    return turns
+
+
+def with_system(row: Any, messages: list[Message]) -> list[Message]:
+    """Put the row's own `system` text first, unless it is empty or the first message says the same."""
+    system = row.get("system") if isinstance(row, dict) else None
+    if system is None or system == "":
+        return messages
+    first = ("system", checked_text(system, "system"))
+    return messages if messages and messages[0][:2] == first else [first, *messages]
+
+
+def _from_turns(row: Any, roles: Roles, role_key: str, text_key: str) -> Converted:
+    turns = turn_list(row)
+    messages = _plain_turns(turns, roles, role_key, text_key)
+    if messages is None:
+        messages = [_turn(turn, number, roles, role_key, text_key) for number, turn in enumerate(turns, 1)]
+    if isinstance(row, list):
+        return messages, None
+    tools = row.get("tools")
+    return with_system(row, messages), tools_text(tools if tools is not None else row.get("functions"))
+
+
+def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message] | None:
+    messages: list[Message] = []
+    try:
+        for turn in turns:
+            role = roles[turn[role_key]]
+            text = turn[text_key]
+            if type(text) is not str or len(turn) != 2 or role == CALL:
+                return None
+            if role == "assistant" and (not text or text.isspace()):
+                return None
+            messages.append((role, text))
+    except (KeyError, TypeError, IndexError):
+        return None
+    return messages
+
+
+def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) -> Message:
+    where = f"message {number}"
+    if not isinstance(turn, dict):
+        raise TurnedAway("bad-message", f"{where} is {kind_of(turn)}, expected an object")
+    role = _role(turn, where, roles, role_key)
+    train = _train_flag(turn, where)
+    if role == CALL:
+        return rich_message("assistant", "", tool_calls=written_calls(turn.get(text_key), where), train=train)
+    name, call_id = _text_or_none(turn, "name", where), _text_or_none(turn, "tool_call_id", where)
+    if role != "assistant":
+        content = checked_text(turn.get(text_key), where)
+        return rich_message(role, content, name=name, tool_call_id=call_id, train=train)
+    reasoning = _text_or_none(turn, "reasoning_content", where) or _text_or_none(turn, "reasoning", where) or None
+    calls = _calls(turn, where)
+    value = turn.get(text_key)
+    if calls or reasoning:
+        content = "" if value is None else checked_text(value, where)
+    else:
+        content = checked_answer(value, where)
+    return rich_message(
+        role, content, reasoning=reasoning, tool_calls=calls, name=name, tool_call_id=call_id, train=train
+    )
+
+
+def _role(turn: dict[str, Any], where: str, roles: Roles, role_key: str) -> str:
+    name = turn.get(role_key)
+    if type(name) is not str:
+        raise TurnedAway("bad-message", f"{where} has no {role_key!r}; its keys are {_keys(turn)}")
+    role = roles.get(name)
+    if role is None:
+        detail = f"{where} has role {shown(name)}; expected one of {', '.join(roles)}"
+        raise TurnedAway(
+            "unknown-role", detail, f"map it with --role {shown(name)[1:-1]}=assistant, or =user, =system, =tool"
+        )
+    return role
+
+
+def _calls(turn: dict[str, Any], where: str) -> Any:
+    if turn.get("tool_calls") is not None:
+        return openai_calls(turn["tool_calls"], where)
+    single = turn.get("function_call")
+    return None if single is None else openai_calls([single], where)
+
+
+def _text_or_none(turn: dict[str, Any], key: str, where: str) -> str | None:
+    value = turn.get(key)
+    if value is not None and type(value) is not str:
+        raise TurnedAway("bad-message", f"{where}: {key} is {kind_of(value)}, expected a string")
+    return value
+
+
+def _train_flag(turn: dict[str, Any], where: str) -> bool | None:
+    for key in TRAIN_FLAGS:
+        value = turn.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool | int | float) and value in (0, 1):
+            return bool(value)
+        raise TurnedAway("bad-train-flag", f"{where}: {key} is {shown(value)}")
+    return None
+
+
+def _keys(row: dict[str, Any]) -> str:
+    return shown(", ".join(map(str, row)))[1:-1]

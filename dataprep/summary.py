@@ -1,0 +1,62 @@
+"""What `dataprep normalize` prints when it is done: the ledger, with an example and the remedy for each reason."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.manifest import ConversationsManifest
+
+_DETAIL_CHARACTERS = 160
+_SOURCES_SHOWN = 20
+
+
+def summary_text(manifest: ConversationsManifest, out: Path) -> str:
+    """Tell what became of the rows, as lines of aligned text without a newline at the end.
+
+    Reads the quarantine file in `out`/conversations up to the first row of each reason.
+    """
+    folder = out / "conversations"
+    turned_away = manifest.rows - manifest.kept
+    counts = {"rows": manifest.rows, "kept": manifest.kept, "turned away": turned_away}
+    nested = {f"  {reason}": number for reason, number in manifest.turned_away.items()}
+    formats = {f"  {name}": number for name, number in manifest.formats.items()}
+    sources = {f"  {name}": number for name, number in list(manifest.sources.items())[:_SOURCES_SHOWN]}
+    width = max(map(len, [*counts, *nested, *formats, *sources]))
+    examples = first_of_each_reason(manifest, folder) if turned_away else {}
+
+    def counted(name: str, number: int) -> str:
+        return f"{name:<{width}}  {number:>12,}"
+
+    lines = [counted(name, number) for name, number in counts.items()]
+    for name, number in nested.items():
+        lines += [counted(name, number), *_example(examples.get(name.strip()))]
+    for title, table in (("kept, by format", formats), ("kept, by source", sources)):
+        lines += ["", title, *(counted(name, number) for name, number in table.items())]
+    if len(manifest.sources) > _SOURCES_SHOWN:
+        lines.append(f"  and {len(manifest.sources) - _SOURCES_SHOWN:,} more sources")
+    lines += ["", f"written to {folder} ({len(manifest.parts)} {'part' if len(manifest.parts) == 1 else 'parts'})"]
+    if turned_away:
+        lines.append(f"the rows turned away are listed in {folder / manifest.quarantine.file}")
+    return "\n".join(lines)
+
+
+def first_of_each_reason(manifest: ConversationsManifest, folder: Path) -> dict[str, dict[str, Any]]:
+    """Give the first quarantined row of each reason, as it stands in the quarantine file."""
+    examples: dict[str, dict[str, Any]] = {}
+    with (folder / manifest.quarantine.file).open("rb") as lines:
+        for line in lines:
+            record = orjson.loads(line)
+            examples.setdefault(record["reason"], record)
+            if len(examples) == len(manifest.turned_away):
+                break
+    return examples
+
+
+def _example(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    detail = record["detail"]
+    if len(detail) > _DETAIL_CHARACTERS:
+        detail = detail[: _DETAIL_CHARACTERS - 1] + "…"
+    return [f"      {record['file']}:{record['row']}: {detail}", f"      to mend: {record['fix']}"]
