@@ -1,0 +1,134 @@
+"""Packs in, batches of tensors out. Which packs a step takes is a pure function of (seed, epoch), known to every rank.
+
+Step s of an epoch takes packs s*P to (s+1)*P of the epoch's order, whatever the number of ranks. Ranks take them in
+turn, `micro_packs` at a time; where they do not come out even, the last micro-batches of some ranks are empty, so that
+all ranks call the model equally often (ZeRO-3 needs that).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.shard import IGNORED_LABEL
+from train.load import Pack, Packs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Packs in one row without padding. Lengths also as plain integers: nothing asks the device for them."""
+
+    input_ids: torch.Tensor  # (1, tokens) int64
+    position_ids: torch.Tensor  # (1, tokens) int64: lengths [3, 2] -> [0, 1, 2, 0, 1]
+    cu_seqlens: torch.Tensor  # (examples + 1,) int32: lengths [3, 2] -> [0, 3, 5]
+    predicting: torch.Tensor  # (targets,) int64: where each target is predicted, one before its own place
+    labels: torch.Tensor  # (targets,) int64
+    seq_lengths: tuple[int, ...]
+    num_targets: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`; copies to a GPU don't wait."""
+        if device.type == "cpu":
+            return self
+        names = ("input_ids", "position_ids", "cu_seqlens", "predicting", "labels")
+        moved = {name: getattr(self, name).pin_memory().to(device, non_blocking=True) for name in names}
+        return Batch(seq_lengths=self.seq_lengths, num_targets=self.num_targets, **moved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """The packs of one optimizer step, and which of them this rank takes in each micro-batch."""
+
+    index: int  # from 0, over the whole run
+    epoch: int
+    num_packs: int  # of the whole step, on all ranks, as are the next two
+    num_tokens: int
+    num_targets: int
+    micro_batches: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How packs become steps; holds no data."""
+
+    num_packs: int
+    batch_packs: int
+    micro_packs: int
+    num_ranks: int
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last may be smaller."""
+        return -(-self.num_packs // self.batch_packs)
+
+    def step(self, index: int, rank: int, split: Packs, order: np.ndarray) -> Step:
+        """Step `index` of the run as `rank` sees it; `order` is that of the step's epoch."""
+        epoch, within = divmod(index, self.steps_an_epoch)
+        packs = order[within * self.batch_packs : (within + 1) * self.batch_packs]
+        return Step(
+            index=index,
+            epoch=epoch,
+            num_packs=len(packs),
+            num_tokens=int(split.num_tokens[packs].sum()),
+            num_targets=int(split.num_targets[packs].sum()),
+            micro_batches=deal(packs.tolist(), rank, self.num_ranks, self.micro_packs, self.num_micro_steps),
+        )
+
+    @property
+    def num_micro_steps(self) -> int:
+        """Micro-batches of each rank in a step."""
+        return -(-self.batch_packs // (self.micro_packs * self.num_ranks))
+
+
+def pack_order(num_packs: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of packs in an epoch: sorted by a hash (splitmix64) of seed, epoch and index, the same everywhere."""
+    with np.errstate(over="ignore"):
+        start = _splitmix64(np.uint64(seed % 2**64) + _splitmix64(np.uint64(epoch)))
+        keys = _splitmix64(np.arange(num_packs, dtype=np.uint64) + start)
+    return np.argsort(keys, kind="stable")
+
+
+def deal(
+    packs: Sequence[int], rank: int, num_ranks: int, micro_packs: int, num_micro_steps: int
+) -> tuple[tuple[int, ...], ...]:
+    """What `rank` takes in each micro-step: packs 0-6, 2 ranks, 2 at a time -> rank 0 (0 1) (4 5), rank 1 (2 3) (6)."""
+    starts = [(micro * num_ranks + rank) * micro_packs for micro in range(num_micro_steps)]
+    return tuple(tuple(packs[start : start + micro_packs]) for start in starts)
+
+
+def collate(packs: Packs, indices: Sequence[int]) -> Batch:
+    """Lay packs in one row. Without any, gives one token that no loss counts, so that the rank still takes part."""
+    if not indices:
+        zero = np.zeros(1, dtype=np.int32)
+        return _batch([Pack(input_ids=zero, is_target=zero.astype(bool), seq_lengths=zero + 1)])
+    return _batch([packs[index] for index in indices])
+
+
+def _batch(packs: list[Pack]) -> Batch:
+    ids = np.concatenate([pack.input_ids for pack in packs]).astype(np.int64)
+    lengths = np.concatenate([pack.seq_lengths for pack in packs])
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    targets = np.flatnonzero(np.concatenate([pack.is_target for pack in packs]))
+    labels, predicting = ids[targets], targets - 1
+    if len(targets) == 0:  # a loss of exactly 0 that still reaches every parameter
+        labels, predicting = np.array([IGNORED_LABEL]), np.array([0])
+    return Batch(
+        input_ids=torch.from_numpy(ids)[None],
+        position_ids=torch.from_numpy(np.arange(len(ids)) - np.repeat(starts, lengths))[None],
+        cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
+        predicting=torch.from_numpy(predicting),
+        labels=torch.from_numpy(labels),
+        seq_lengths=tuple(lengths.tolist()),
+        num_targets=len(targets),
+    )
+
+
+def _splitmix64(x: Any) -> Any:
+    """The finalizer of Steele, Lea and Flood (2014), as in java.util.SplittableRandom."""
+    x = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

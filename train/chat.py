@@ -1,0 +1,187 @@
+"""`train chat`: a model answers, alone or beside another; what it thinks first is shown apart."""
+
+import re
+import shutil
+import sys
+import textwrap
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import ModelError, TrainError
+from train.hub import ModelFiles, find_model
+
+WIDE = 100  # columns from which two answers stand side by side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speaker:
+    """A loaded model and what it answers to."""
+
+    label: str
+    model: Any
+    tokenizer: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a model said; `thinking` is None where it did not think aloud."""
+
+    thinking: str | None
+    text: str
+
+
+def chat(options: Namespace) -> int:
+    """Answer the prompts given, or talk until Ctrl-D. Gives the exit code."""
+    if options.temperature < 0 or options.max_tokens < 1:
+        raise TrainError("--temperature must not be below 0, and --max-tokens not below 1")
+    names = [options.model] if options.base is None else [options.base, options.model]
+    files = [find_model(name) for name in names]
+    from train.launch import quiet_libraries
+
+    quiet_libraries()
+    speakers = [_load(each) for each in files]
+    if options.prompt:
+        for prompt in options.prompt:
+            print(f"> {prompt}")
+            _show([_answer(speaker, _opening(options.system, prompt), options) for speaker in speakers], speakers)
+        return 0
+    _converse(speakers, options)
+    return 0
+
+
+def split_thinking(text: str) -> Answer:
+    """Part what stands between think tags from the answer; a template may have opened the tag already."""
+    found = re.match(r"\s*(?:<think>)?(.*?)</think>(.*)", text, flags=re.DOTALL)
+    if found is None:
+        if text.lstrip().startswith("<think>"):  # cut off before it was done thinking
+            return Answer(thinking=text.strip().removeprefix("<think>").strip(), text="")
+        return Answer(thinking=None, text=text.strip())
+    return Answer(thinking=found[1].strip() or None, text=found[2].strip())
+
+
+def side_by_side(left: str, right: str, width: int) -> str:
+    """Two texts in columns of equal width, in `width` characters."""
+    column = (width - 3) // 2
+    lines = [_wrapped(text, column) for text in (left, right)]
+    height = max(map(len, lines))
+    rows = zip(*(each + [""] * (height - len(each)) for each in lines), strict=True)
+    return "\n".join(f"{_padded(one, column)} | {other}".rstrip() for one, other in rows)
+
+
+def _load(files: ModelFiles) -> Speaker:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from train.model import told_as_model_error
+
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    with told_as_model_error(files):
+        tokenizer: Any = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            files.folder, gguf_file=files.gguf, dtype=dtype, local_files_only=True
+        )
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{files.name}: its tokenizer has no chat template; choose a chat model")
+    return Speaker(label=files.name, model=model.to("cuda" if on_gpu else "cpu").eval(), tokenizer=tokenizer)
+
+
+def _opening(system: str | None, prompt: str) -> list[dict[str, str]]:
+    start = [] if system is None else [{"role": "system", "content": system}]
+    return [*start, {"role": "user", "content": prompt}]
+
+
+def _answer(speaker: Speaker, messages: list[dict[str, str]], options: Namespace) -> Answer:
+    import torch
+
+    inputs = speaker.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ).to(speaker.model.device)
+    torch.manual_seed(options.seed)
+    sampling = {"do_sample": True, "temperature": options.temperature, "top_p": 1.0, "top_k": 0}
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    with torch.inference_mode():
+        output = speaker.model.generate(
+            **inputs, max_new_tokens=options.max_tokens, **(sampling if options.temperature > 0 else greedy)
+        )
+    ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+    known = speaker.model.generation_config.eos_token_id
+    ends = {speaker.tokenizer.eos_token_id, speaker.tokenizer.pad_token_id}
+    ends.update(known if isinstance(known, list) else [known])
+    while ids and ids[-1] in ends:
+        ids.pop()
+    return split_thinking(speaker.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _converse(speakers: list[Speaker], options: Namespace) -> None:
+    import readline  # noqa: F401  # gives input() editing and history
+
+    print("Ctrl-D ends, an empty line begins a new conversation.")
+    start = _opening(options.system, "")[:-1]
+    histories = [list(start) for _ in speakers]
+    while True:
+        try:
+            prompt = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if not prompt:
+            histories = [list(start) for _ in speakers]
+            print("(new conversation)")
+            continue
+        answers = []
+        for speaker, history in zip(speakers, histories, strict=True):
+            history.append({"role": "user", "content": prompt})
+            answers.append(_answer(speaker, history, options))
+            history.append({"role": "assistant", "content": answers[-1].text})
+        _show(answers, speakers)
+
+
+def _show(answers: list[Answer], speakers: list[Speaker]) -> None:
+    texts = [_as_text(answer) for answer in answers]
+    width = shutil.get_terminal_size().columns
+    if len(texts) == 1:
+        print(texts[0])
+    elif sys.stdout.isatty() and width >= WIDE:
+        left, right = (f"[{each.label}]\n{text}" for each, text in zip(speakers, texts, strict=True))
+        print(side_by_side(left, right, width))
+    else:
+        for speaker, text in zip(speakers, texts, strict=True):
+            print(f"[{speaker.label}]\n{text}")
+    print(flush=True)
+
+
+def _as_text(answer: Answer) -> str:
+    if answer.thinking is None:
+        return answer.text
+    thought = textwrap.indent(answer.thinking, "  ")
+    return f"(thinking)\n{thought}\n(answer)\n{answer.text}" if answer.text else f"(thinking, cut off)\n{thought}"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns; a Chinese character takes two."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in re.findall(r"\s*[^\s⺀-鿿＀-￯]+|\s*[⺀-鿿＀-￯]|\s+", paragraph):
+            if line and _columns(line + word) > width:
+                lines.append(line)
+                word = word.lstrip()
+                line = ""
+            while _columns(word) > width:
+                lines.append(word[:width])
+                word = word[width:]
+            line += word
+        lines.append(line)
+    return lines
+
+
+def _padded(line: str, width: int) -> str:
+    return line + " " * (width - _columns(line))
+
+
+def _columns(text: str) -> int:
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

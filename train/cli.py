@@ -1,0 +1,127 @@
+"""The command `train`: arguments in, exit code out. Heavy imports wait inside the commands: --help is instant."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.config import DEFAULTS
+
+RUN_EXAMPLE = """example:
+  train run --shards cache/ --out runs/first
+  train chat --model runs/first --base Qwen/Qwen3-4B
+
+Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`."""
+
+CHAT_EXAMPLE = """examples:
+  train chat --model runs/first
+  train chat --model runs/first --base Qwen/Qwen3-4B --prompt "How do I sleep better?" """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `train`. Gives 0, or 1 after a user's mistake and 130 after Ctrl-C, each told in one line on stderr."""
+    from schemas.errors import SftpackError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "run":
+            from train.run import run
+
+            return run(options, arguments)
+        from train.chat import chat
+
+        return chat(options)
+    except SftpackError as error:
+        _tell(f"train: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _tell("train: interrupted; nothing half-written was left under a final name")
+        return 130
+
+
+def _tell(line: str) -> None:
+    """Print one line on stderr; ranks but the first wait, since the launcher ends them once the first has told it."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        time.sleep(3)
+        line = f"rank {rank}: {line}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,chat}")
+    _add_run(
+        commands.add_parser(
+            "run",
+            usage="train run --shards DIR [options]",
+            help="train on shards that `dataprep tokenize` made",
+            description="Train a model on shards. Model, tokenizer and sequence length come from the shards.",
+            epilog=RUN_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_chat(
+        commands.add_parser(
+            "chat",
+            usage="train chat --model M [options]",
+            help="talk to a trained model, beside its base if you like",
+            description="Talk to a model: a run, a Hugging Face folder, a hub id or a .gguf file.",
+            epilog=CHAT_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
+    add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL, numbered)")
+    add("--learning-rate", type=float, metavar="X", help=_default("learning_rate", "peak learning rate"))
+    add("--epochs", type=int, metavar="N", help=_default("epochs", "times each pack is seen"))
+    add("--steps", type=int, metavar="N", help="optimizer steps, instead of --epochs")
+    add("--batch-tokens", type=int, metavar="N", help=_default("batch_tokens", "tokens a step, on all ranks together"))
+    add("--batch-packs", type=int, metavar="N", help="packs a step on all ranks together, instead of --batch-tokens")
+    add("--micro-packs", type=int, metavar="N", help=_default("micro_packs", "packs a rank takes at a time"))
+    add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
+    add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
+    add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
+    add("--weight-decay", type=float, metavar="X", help=_default("weight_decay", "on matrices only"))
+    add(
+        "--max-grad-norm", type=float, metavar="X", help=_default("max_grad_norm", "gradients are clipped to this norm")
+    )
+    add("--precision", choices=["auto", "bf16", "fp16", "fp32"], help="auto: bf16 on GPUs that have it, fp32 on CPU")
+    add("--zero", type=int, choices=[0, 1, 2, 3], help=_default("zero", "ZeRO stage"))
+    add("--offload-optimizer", action="store_true", default=None, help="keep the optimizer's state in CPU memory")
+    add("--gradient-checkpointing", action="store_true", default=None, help="less memory for a third more time")
+    add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
+    add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")
+    add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
+    add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
+    add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
+    add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="M", help="a run's folder, a model's folder, a hub id or a .gguf file")
+    add("--base", metavar="M", help="another model to answer beside it")
+    add("--prompt", nargs="+", action="extend", metavar="TEXT", help="ask these and leave (default: a conversation)")
+    add("--system", metavar="TEXT", help="system message")
+    add("--max-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
+    add("--temperature", type=float, default=0.0, metavar="X", help="0 takes the likeliest token (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="of the sampling (default: 0)")
+
+
+def _default(name: str, text: str) -> str:
+    return f"{text} (default: {DEFAULTS[name]})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""What a run is told: flags, then the DeepSpeed file, then defaults; settled once into a frozen RunConfig."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import TrainError
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-5,
+    "epochs": 1,
+    "batch_tokens": 65536,
+    "micro_packs": 1,
+    "schedule": "cosine",
+    "warmup_ratio": 0.03,
+    "weight_decay": 0.1,
+    "max_grad_norm": 1.0,
+    "precision": "auto",
+    "zero": 1,
+    "offload_optimizer": False,
+    "gradient_checkpointing": False,
+    "save_every": 0,
+    "seed": 0,
+    "adam_betas": (0.9, 0.95),
+    "adam_eps": 1e-8,
+}
+
+FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSetting:
+    """A setting that the user's DeepSpeed file fixes, and the key that does it."""
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """A training run, every value settled."""
+
+    shards: Path
+    model: str
+    seq_len: int
+    num_ranks: int
+    learning_rate: float
+    epochs: int
+    steps: int | None  # given: this many, whatever `epochs` says
+    batch_packs: int  # of an optimizer step, on all ranks
+    micro_packs: int  # of a micro-batch, on one rank
+    schedule: str  # cosine | linear | constant
+    warmup_ratio: float
+    warmup_steps: int | None
+    weight_decay: float
+    max_grad_norm: float
+    precision: str  # bf16 | fp16 | fp32
+    zero: int
+    offload_optimizer: bool
+    gradient_checkpointing: bool
+    eval_every: int | None  # None: a quarter of the run
+    save_every: int
+    seed: int
+    adam_betas: tuple[float, float]
+    adam_eps: float
+
+    @property
+    def num_micro_steps(self) -> int:
+        """Micro-batches of a rank in each optimizer step: batch 16, micro 1, 3 ranks -> 6, two of the 18 empty."""
+        return -(-self.batch_packs // (self.micro_packs * self.num_ranks))
+
+
+def settle(
+    flags: Namespace, file: dict[str, FileSetting], *, model: str, seq_len: int, num_ranks: int, has_bf16_gpu: bool
+) -> RunConfig:
+    """Settle every value of a run. Raises TrainError for a value out of range or a flag that contradicts the file."""
+    given = _given(flags, file)
+    values = DEFAULTS | given
+    precision = values["precision"]
+    if precision == "auto":
+        precision = "bf16" if has_bf16_gpu else "fp32"
+    config = RunConfig(
+        shards=flags.shards,
+        model=model,
+        seq_len=seq_len,
+        num_ranks=num_ranks,
+        learning_rate=values["learning_rate"],
+        epochs=values["epochs"],
+        steps=values.get("steps"),
+        batch_packs=_batch_packs(given, values, seq_len, num_ranks),
+        micro_packs=values["micro_packs"],
+        schedule=values["schedule"],
+        warmup_ratio=values["warmup_ratio"],
+        warmup_steps=values.get("warmup_steps"),
+        weight_decay=values["weight_decay"],
+        max_grad_norm=values["max_grad_norm"],
+        precision=precision,
+        zero=values["zero"],
+        offload_optimizer=values["offload_optimizer"],
+        gradient_checkpointing=values["gradient_checkpointing"],
+        eval_every=values.get("eval_every"),
+        save_every=values["save_every"],
+        seed=values["seed"],
+        adam_betas=tuple(values["adam_betas"]),
+        adam_eps=values["adam_eps"],
+    )
+    _check(config)
+    return config
+
+
+def flag_name(name: str) -> str:
+    """The flag of a setting: batch_packs -> --batch-packs."""
+    return "--" + name.replace("_", "-")
+
+
+def _given(flags: Namespace, file: dict[str, FileSetting]) -> dict[str, Any]:
+    """Settings the user gave, by flag or in the DeepSpeed file. Raises TrainError where the two differ."""
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    if given.get("precision") == "auto":
+        del given["precision"]
+    for name, setting in file.items():
+        if name in given and given[name] != setting.value:
+            raise TrainError(
+                f"{flag_name(name)} {given[name]} contradicts {setting.key} {setting.value} in {flags.deepspeed}; "
+                f'remove one of the two, or write "auto" in the file'
+            )
+        given.setdefault(name, setting.value)
+    for one, other in (("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")):
+        if one in given and other in given:
+            raise TrainError(f"{_place(one, file)} and {_place(other, file)} say the same thing twice; give one")
+    return given
+
+
+def _place(name: str, file: dict[str, FileSetting]) -> str:
+    return file[name].key if name in file else flag_name(name)
+
+
+def _batch_packs(given: dict[str, Any], values: dict[str, Any], seq_len: int, num_ranks: int) -> int:
+    if "num_micro_steps" in given:
+        from_file = given["num_micro_steps"] * values["micro_packs"] * num_ranks
+        if "batch_packs" not in given and "batch_tokens" not in given:
+            return from_file
+        if given.get("batch_packs", given.get("batch_tokens", 0) // seq_len) != from_file:
+            raise TrainError(
+                f"gradient_accumulation_steps {given['num_micro_steps']} makes {from_file} packs a step on {num_ranks} "
+                'ranks, which is not the batch given elsewhere; set it to "auto" in the DeepSpeed file'
+            )
+    if "batch_packs" in given:
+        packs = given["batch_packs"]
+        if packs < num_ranks:
+            raise TrainError(
+                f"--batch-packs {packs} leaves some of the {num_ranks} ranks idle; give at least {num_ranks}"
+            )
+        return packs
+    return max(num_ranks, values["batch_tokens"] // seq_len)
+
+
+def _check(config: RunConfig) -> None:
+    for name in ("epochs", "steps", "micro_packs", "batch_packs", "eval_every"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise TrainError(f"{flag_name(name)} is {value}; it must be at least 1")
+    for name in ("learning_rate", "max_grad_norm"):
+        if not getattr(config, name) > 0:
+            raise TrainError(f"{flag_name(name)} is {getattr(config, name)}; it must be above 0")
+    for name in ("weight_decay", "save_every", "warmup_ratio", "warmup_steps"):
+        value = getattr(config, name)
+        if value is not None and value < 0:
+            raise TrainError(f"{flag_name(name)} is {value}; it must not be below 0")
+    if config.warmup_ratio > 1:
+        raise TrainError(f"--warmup-ratio is {config.warmup_ratio}; it is a part of the run, at most 1")
+    if config.precision != "fp32" and config.zero == 0:
+        raise TrainError(f"--zero 0 with {config.precision} trains badly in DeepSpeed; use --zero 1")
+    if config.offload_optimizer and config.zero == 0:
+        raise TrainError("--offload-optimizer needs ZeRO; add --zero 1, 2 or 3")

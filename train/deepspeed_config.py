@@ -1,0 +1,104 @@
+"""A DeepSpeed config in, settings of the run out, and back; "auto" is filled in, what clashes is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import TrainError
+from train.config import FileSetting, RunConfig
+
+SCHEDULES = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
+
+# key in DeepSpeed's file -> setting of the run
+SETTINGS = {
+    "train_micro_batch_size_per_gpu": "micro_packs",
+    "train_batch_size": "batch_packs",
+    "gradient_accumulation_steps": "num_micro_steps",
+    "gradient_clipping": "max_grad_norm",
+    "zero_optimization.stage": "zero",
+    "optimizer.params.lr": "learning_rate",
+    "optimizer.params.weight_decay": "weight_decay",
+    "optimizer.params.betas": "adam_betas",
+    "optimizer.params.eps": "adam_eps",
+    "scheduler.params.warmup_max_lr": "learning_rate",
+    "scheduler.params.warmup_num_steps": "warmup_steps",
+    "scheduler.params.total_num_steps": "steps",
+}
+
+
+def read_deepspeed_file(path: Path) -> dict[str, Any]:
+    """Read a DeepSpeed JSON config. Raises TrainError when it can't be read, or asks for what is not done here."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainError(f"{path}: cannot be read: {error.strerror}; check --deepspeed") from error
+    except ValueError as error:
+        raise TrainError(f"{path}: not JSON: {error}; mend the file") from error
+    if not isinstance(content, dict):
+        raise TrainError(f"{path}: holds no JSON object; see https://www.deepspeed.ai/docs/config-json")
+    optimizer = _at(content, "optimizer.type")
+    if optimizer not in (None, "Adam", "AdamW"):
+        raise TrainError(f"{path}: optimizer.type is {optimizer!r}; this trainer has AdamW, so remove `optimizer`")
+    scheduler = _at(content, "scheduler.type")
+    if scheduler not in (None, *SCHEDULES):
+        raise TrainError(f"{path}: scheduler.type is {scheduler!r}; one of {', '.join(SCHEDULES)}, or use --schedule")
+    if _at(content, "bf16.enabled") is True and _at(content, "fp16.enabled") is True:
+        raise TrainError(f"{path}: bf16.enabled and fp16.enabled are both true; keep one of them")
+    return content
+
+
+def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
+    """What the file fixes, by setting; "auto" fixes nothing."""
+    found: dict[str, FileSetting] = {}
+    for key, name in SETTINGS.items():
+        value = _at(content, key)
+        if value not in (None, "auto"):
+            value = tuple(value) if isinstance(value, list) else value
+            found.setdefault(name, FileSetting(key=key, value=value))
+    if (scheduler := _at(content, "scheduler.type")) is not None:
+        found["schedule"] = FileSetting(key="scheduler.type", value=SCHEDULES[scheduler])
+    for precision in ("bf16", "fp16"):
+        if _at(content, f"{precision}.enabled") is True:
+            found["precision"] = FileSetting(key=f"{precision}.enabled", value=precision)
+    if _at(content, "zero_optimization.offload_optimizer.device") == "cpu":
+        found["offload_optimizer"] = FileSetting(key="zero_optimization.offload_optimizer.device", value=True)
+    return found
+
+
+def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool) -> dict[str, Any]:
+    """The dict for `deepspeed.initialize`: the user's keys, and over them what the run settled.
+
+    `train_batch_size` is left out: it follows from the other two and the number of ranks. Optimizer and schedule are
+    the trainer's own. Any "auto" that is left is dropped, so that DeepSpeed's default holds.
+    """
+    result = _without_auto(content)
+    for key in ("optimizer", "scheduler", "train_batch_size"):
+        result.pop(key, None)
+    zero = result.setdefault("zero_optimization", {})
+    zero["stage"] = config.zero
+    if config.offload_optimizer:
+        zero.setdefault("offload_optimizer", {"device": "cpu", "pin_memory": on_gpu})
+        if not on_gpu:
+            result["zero_force_ds_cpu_optimizer"] = False
+    result["train_micro_batch_size_per_gpu"] = config.micro_packs
+    result["gradient_accumulation_steps"] = config.num_micro_steps
+    result["gradient_clipping"] = config.max_grad_norm
+    for precision in ("bf16", "fp16"):
+        result.setdefault(precision, {})["enabled"] = config.precision == precision
+    result.setdefault("zero_allow_untested_optimizer", True)
+    return result
+
+
+def _at(content: Any, key: str) -> Any:
+    """The value at a dotted key, or None."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return None
+        content = content[part]
+    return content
+
+
+def _without_auto(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_auto(value) for key, value in content.items() if value != "auto"}
+    return content

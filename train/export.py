@@ -1,0 +1,91 @@
+"""A trained engine in, a Hugging Face folder out: complete under its name, or not there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import TrainError
+from train.launch import Ranks, import_deepspeed
+
+
+def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype | None, ranks: Ranks) -> None:
+    """Write the engine's model with its tokenizer to `folder`; every rank calls it, rank 0 writes.
+
+    `dtype` is that of the files the model came from: a half-precision one is kept, whatever it was trained in.
+    """
+    module = engine.module
+    half = dtype if dtype in (torch.bfloat16, torch.float16) else None
+    weights = gathered_weights(module, half, ranks)
+    if not ranks.is_first:
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copytree(tokenizer, temporary)
+        _add_turn_end(module.generation_config, tokenizer)
+        module.save_pretrained(temporary, state_dict=weights)
+        _set_dtype(temporary / "config.json", next(iter(weights.values())).dtype)
+        readable = (temporary / "config.json").stat().st_mode
+        for file in temporary.iterdir():
+            file.chmod(readable)  # safetensors writes files that only their owner may read
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        temporary.rename(folder)
+    except OSError as error:
+        raise TrainError(
+            f"{folder}: the model can't be written: {error.strerror or error}; free space there"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def gathered_weights(module: torch.nn.Module, dtype: torch.dtype | None, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Parameters and buffers in CPU memory of rank 0 (elsewhere none), ZeRO-3's pieces joined one at a time.
+
+    A tied parameter comes once, under its first name: transformers ties it again when it loads.
+    """
+    zero = import_deepspeed(on_gpu=ranks.device.type == "cuda").zero
+    weights: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        with zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):
+            if ranks.is_first:
+                wanted = dtype if tensor.is_floating_point() else None
+                weights[name] = tensor.detach().to("cpu", wanted, copy=True).contiguous()
+    return weights
+
+
+def turn_end_id(tokenizer: Any) -> int | None:
+    """The id that ends an assistant's turn in the chat template: the first control token after its text."""
+    if tokenizer.chat_template is None:
+        return None
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "zebra"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    rest = tokenizer(text.rpartition("zebra")[2], add_special_tokens=False).input_ids
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((index for index in rest if index in control), None)
+
+
+def _add_turn_end(generation: Any, folder: Path) -> None:
+    """Let generation stop where a turn ends: base models only know the end of a text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    known = generation.eos_token_id
+    known = [] if known is None else known if isinstance(known, list) else [known]
+    ends = [index for index in (turn_end_id(tokenizer), tokenizer.eos_token_id, *known) if index is not None]
+    generation.eos_token_id = list(dict.fromkeys(ends)) or None
+    if generation.pad_token_id is None:
+        generation.pad_token_id = tokenizer.pad_token_id
+
+
+def _set_dtype(path: Path, dtype: torch.dtype) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Measures in, three views out: metrics.jsonl, TensorBoard's event files, and a bar or lines for whoever watches."""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """One optimizer step."""
+
+    step: int  # from 1
+    epoch: int  # from 1
+    loss: float  # mean over the step's targets
+    learning_rate: float
+    grad_norm: float | None
+    targets: int
+    tokens: int
+    tokens_per_s: float
+    targets_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalRecord:
+    """One look at the held-out packs."""
+
+    step: int  # 0: before training
+    eval_loss: float
+    eval_perplexity: float
+
+
+class RunLog:
+    """What rank 0 writes while a run goes on. Other ranks have none."""
+
+    def __init__(self, folder: Path, num_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        self.steps: list[StepRecord] = []
+        self.evals: list[EvalRecord] = []
+        self._num_steps = num_steps
+        self._metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+        on_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1) if on_terminal else None
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)
+
+    def log_steps(self, records: list[StepRecord]) -> None:
+        """Take the steps since the last call; the newest is shown."""
+        for record in records:
+            self.steps.append(record)
+            self._write(asdict(record), record.step, "train")
+        newest = records[-1]
+        norm = "" if newest.grad_norm is None else f"  norm {newest.grad_norm:.2f}"
+        facts = f"loss {newest.loss:.4f}  lr {newest.learning_rate:.1e}{norm}  {newest.tokens_per_s:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.update(len(records))
+            self._bar.set_postfix_str(facts)
+        else:
+            print(f"step {newest.step}/{self._num_steps}  {facts}", flush=True)
+
+    def log_eval(self, step: int, loss: float) -> None:
+        """Take a held-out loss."""
+        record = EvalRecord(step=step, eval_loss=loss, eval_perplexity=perplexity(loss))
+        self.evals.append(record)
+        self._write(asdict(record), step, "eval")
+        self.say(f"step {step}/{self._num_steps}  held-out loss {loss:.4f}  perplexity {record.eval_perplexity:.2f}")
+
+    def close(self) -> None:
+        """Flush and close all three."""
+        self._metrics.close()
+        self._board.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _write(self, values: dict[str, Any], step: int, group: str) -> None:
+        self._metrics.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, step)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,126 @@
+"""A model's files in, a causal language model ready for DeepSpeed out, refused where it does not fit the shards."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from schemas.errors import ModelError
+from train.attention import describe_attention, register_packed_attention
+from train.config import RunConfig
+from train.hub import ModelFiles
+from train.load import Shards
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """What of a model's config the run needs to know."""
+
+    architecture: str
+    num_layers: int
+    head_dim: int
+    vocab_size: int  # rows of the embedding
+    dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
+
+
+def read_shape(files: ModelFiles) -> ModelShape:
+    """Read a model's config. Raises ModelError when transformers does not know it."""
+    from transformers import AutoConfig
+
+    with told_as_model_error(files):
+        config = AutoConfig.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
+    text = config.get_text_config()
+    return ModelShape(
+        architecture=(config.architectures or [config.model_type])[0],
+        num_layers=text.num_hidden_layers,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        vocab_size=text.vocab_size,
+        dtype=text.dtype if files.gguf is None else None,
+    )
+
+
+def check_fits(files: ModelFiles, shape: ModelShape, shards: Shards) -> None:
+    """Raise ModelError where the shards' ids are not this model's: another vocabulary or another tokenizer."""
+    record = shards.manifest.tokenizer
+    if record.vocab_size > shape.vocab_size:
+        splits = [split for split in (shards.train, shards.val) if split is not None]
+        largest = max(split.largest_id() for split in splits)
+        if largest >= shape.vocab_size:
+            raise ModelError(
+                f"{files.name}: has {shape.vocab_size} tokens, the shards hold id {largest}; "
+                f"train the model they were made for ({shards.manifest.model}), or run: "
+                f"dataprep tokenize --model {files.name}"
+            )
+    found = tokenizer_hash(files)
+    if found is not None and found != record.sha256:
+        raise ModelError(
+            f"{files.name}: its tokenizer is not the shards' (tokenizer.sha256 {found[:12]}, manifest.json says "
+            f"{record.sha256[:12]}); run: dataprep tokenize --model {files.name}"
+        )
+
+
+def tokenizer_hash(files: ModelFiles) -> str | None:
+    """SHA-256 of the canonical JSON of the tokenizer beside the model, or None where there is none."""
+    from transformers import AutoTokenizer
+
+    if files.gguf is None and not (files.folder / "tokenizer_config.json").is_file():
+        return None
+    with told_as_model_error(files):
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else hashlib.sha256(backend.to_str().encode()).hexdigest()
+
+
+def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) -> tuple[Any, object]:
+    """Load the model with packed attention, in pieces under ZeRO-3.
+
+    Gives the model, and an object to keep alive as long as it is used (transformers' weak reference to ZeRO-3).
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+    in_pieces = config.zero == 3 and files.gguf is None
+    keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
+    with told_as_model_error(files):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            gguf_file=files.gguf,
+            dtype=DTYPES[config.precision],
+            attn_implementation=register_packed_attention(),
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{files.name}: {len(missing)} weights are missing, {missing[0]} first; download the model again"
+        )
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model, keep_alive
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Parameters, tied ones once, also where ZeRO-3 has cut them up."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+
+
+def attention_line(shape: ModelShape, config: RunConfig, device: torch.device) -> str:
+    """What the run's first lines say of attention."""
+    return describe_attention(device, DTYPES[config.precision], shape.head_dim)
+
+
+@contextmanager
+def told_as_model_error(files: ModelFiles) -> Iterator[None]:
+    """Tell what transformers says of a model it can't load in one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelError(f"{files.name}: can't be loaded: {reason}") from error

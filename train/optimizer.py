@@ -1,0 +1,49 @@
+"""Parameters in, AdamW with two groups out; and the learning rate of each step."""
+
+import math
+from typing import Any
+
+import torch
+
+from train.config import RunConfig
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; embeddings (and a head tied to them), biases and norms do not."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        shape = getattr(parameter, "ds_shape", parameter.shape)  # the whole shape, where ZeRO-3 has cut it up
+        (decayed if len(shape) > 1 and id(parameter) not in embeddings else free).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(model: torch.nn.Module, config: RunConfig, *, on_gpu: bool) -> torch.optim.Optimizer:
+    """AdamW: PyTorch's, which needs no compiling, or DeepSpeed's for CPU where a GPU's state is kept in CPU memory."""
+    groups = parameter_groups(model, config.weight_decay)
+    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": config.adam_eps}
+    if config.offload_optimizer and on_gpu:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    return torch.optim.AdamW(groups, fused=on_gpu, **settings)
+
+
+def num_warmup_steps(config: RunConfig, num_steps: int) -> int:
+    """Steps in which the learning rate rises."""
+    steps = config.warmup_steps if config.warmup_steps is not None else math.ceil(config.warmup_ratio * num_steps)
+    return min(steps, num_steps)
+
+
+def learning_rate(config: RunConfig, step: int, num_steps: int) -> float:
+    """The rate of step `step` (from 0): a linear rise to the peak, then the schedule, towards 0 past the last step."""
+    warmup = num_warmup_steps(config, num_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    factors = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
+    return config.learning_rate * factors[config.schedule]
