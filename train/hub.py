@@ -78,26 +78,34 @@ def _cached(name: str) -> Path | None:
 
 
 def _fetch(name: str) -> Path:
-    import httpx
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     where = f"{name}: not a folder here, not in the hub's cache"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"{where}, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER")
-    try:
-        httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=HUB_TIMEOUT_S, follow_redirects=True)
-    except httpx.HTTPError as error:
-        raise ModelError(
-            f"{where}, and {constants.ENDPOINT} can't be reached; give --model FOLDER, or set HF_ENDPOINT to a mirror"
-        ) from error
+    _reach(constants.ENDPOINT, where)
     try:
         folder = Path(snapshot_download(name, allow_patterns=FETCHED))
         if not _has_weights(folder):
             folder = Path(snapshot_download(name, allow_patterns=[*FETCHED, "*.bin"]))
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the hub's library raises those of whichever HTTP library it found
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{where}, and {constants.ENDPOINT} does not give it: {reason}; check --model") from error
     if not _has_weights(folder):
         raise ModelError(f"{name}: the hub has no safetensors or PyTorch weights of it; choose another --model")
     return folder
+
+
+def _reach(endpoint: str, where: str) -> None:
+    """Raise ModelError when nothing answers at `endpoint` within seconds; the hub's own library would retry for long."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        urlopen(Request(endpoint, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
+    except HTTPError:
+        return  # it answers, whatever it says
+    except (URLError, OSError) as error:
+        raise ModelError(
+            f"{where}, and {endpoint} can't be reached; give --model FOLDER, or set HF_ENDPOINT to a mirror"
+        ) from error
