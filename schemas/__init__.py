@@ -1,1 +1,1 @@
-"""The contracts between stages: Arrow schemas, manifests, errors and how files come into being. Imports nothing of ours."""
+"""The contracts between stages: Arrow schemas, manifests, errors, how files are written. Imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""A conversation: one dialogue or document in canonical form, whatever format its row came in. Spec: conversation.md."""
+"""A conversation: one dialogue or document in canonical form, whatever its row looked like. Spec: conversation.md."""
 
 import json
 from typing import Any

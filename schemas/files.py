@@ -10,17 +10,19 @@ from schemas.errors import CacheError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it into place when the block ends well, remove it when it doesn't.
 
-    Raises CacheError when the folder can't be written or the disk is full.
+    `durable` waits until the bytes are on disk; leave it out for what can be made again. Raises CacheError when the
+    folder can't be written or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.filename is not None and str(error.filename) not in (str(temporary), str(path), str(path.parent)):

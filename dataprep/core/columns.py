@@ -1,0 +1,92 @@
+"""Conversations as columns: flat lists over all messages of a batch, so that stages loop over strings, not dicts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.conversation import chat_messages, chat_tools
+from schemas.manifest import ConversationsManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """M messages of C conversations."""
+
+    table: pa.Table
+    offsets: NDArray[np.int64]  # (C + 1,): messages of conversation c are [offsets[c], offsets[c + 1])
+    roles: list[str]  # (M,)
+    contents: list[str]  # (M,)
+    trains: list[bool | None]  # (M,)
+    rich: NDArray[np.bool_]  # (C,): holds more than roles and contents
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Conversation `number` as a record."""
+        return self.table.slice(number, 1).to_pylist()[0]
+
+
+def read_columns(table: pa.Table) -> Columns:
+    """Lay out a table of conversations as columns."""
+    lists = table.column("messages").combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    messages = lists.flatten()
+    offsets -= offsets[0]
+    unusual = np.zeros(len(messages), dtype=bool)
+    for name in ("reasoning", "tool_calls", "name", "tool_call_id"):
+        unusual |= pc.is_valid(messages.field(name)).to_numpy(zero_copy_only=False)
+    before = np.concatenate(([0], np.cumsum(unusual)))
+    rich = before[offsets[1:]] > before[offsets[:-1]]
+    rich |= pc.is_valid(table.column("tools")).to_numpy()
+    return Columns(
+        table=table,
+        offsets=offsets,
+        roles=messages.field("role").to_pylist(),
+        contents=messages.field("content").to_pylist(),
+        trains=messages.field("train").to_pylist(),
+        rich=rich,
+    )
+
+
+def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, str]:
+    """Chat messages and tools of a record, and a key of all in them that isn't a role or a text."""
+    messages, tools = chat_messages(record["messages"]), chat_tools(record["tools"])
+    rest = [
+        {name: value for name, value in message.items() if name not in ("role", "content", "reasoning_content")}
+        | ({"reasoning_content": True} if "reasoning_content" in message else {})
+        for message in messages
+    ]
+    return messages, tools, str((rest, tools))
+
+
+def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: int, columns: list[str]) -> pa.Table:
+    """Rows [start, stop) of a conversations folder, decoding only the row groups that hold them."""
+    tables: list[pa.Table] = []
+    base = 0
+    for part in manifest.parts:
+        if base < stop and start < base + part.rows:
+            tables.extend(_row_groups(folder / part.file, start - base, stop - base, columns))
+        base += part.rows
+    return pa.concat_tables(tables)
+
+
+def _row_groups(path: Path, start: int, stop: int, columns: list[str]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        base = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            low, high = max(start - base, 0), min(stop - base, rows)
+            if low < high:
+                yield file.read_row_group(group, columns=columns, use_threads=False).slice(low, high - low)
+            base += rows
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys, for hashing."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

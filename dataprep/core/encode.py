@@ -1,0 +1,307 @@
+"""Encoders: texts in; ids out, and where each token begins and ends in its text.
+
+Two programs make ids: Hugging Face `tokenizers`, the reference, and fastokens, some forty times faster. fastokens is
+used for a tokenizer only after it gave the reference's ids on a probe set (`choose_encoder`). In byte-level BPE every
+id stands for exact bytes, so token bounds are running sums of byte lengths, and the ids can be shown to spell the text.
+Any other tokenizer is encoded by Hugging Face with character offsets.
+"""
+
+import random
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+PROBE_SEED = 20_260
+NUM_RANDOM_PROBES = 6_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """The ids of several texts laid end to end; N tokens of D texts.
+
+    Bounds count in the encoder's unit (bytes or characters) over the texts laid end to end.
+    """
+
+    ids: NDArray[np.int32]  # (N,)
+    text_tokens: NDArray[np.int64]  # (D + 1,): tokens of text d are ids[text_tokens[d]:text_tokens[d + 1]]
+    starts: NDArray[np.int64]  # (N,)
+    ends: NDArray[np.int64]  # (N,)
+    faithful: NDArray[np.bool_]  # (D,): the ids of this text spell it, byte for byte
+
+
+class Encoder(Protocol):
+    """Makes ids for one tokenizer."""
+
+    def length(self, text: str) -> int:
+        """Length of a text in the unit that bounds count in."""
+
+    def normalize(self, text: str) -> str:
+        """The text as the tokenizer's normalizer leaves it; bounds refer to this."""
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """Encode normalised texts, without adding special tokens; control tokens in them become their ids."""
+
+
+def choose_encoder(tokenizer_json: str, allow_fast: bool) -> Encoder:
+    """The encoder for a tokenizer given as tokenizer.json text; fastokens only where it was proven (`allow_fast`)."""
+    record = orjson.loads(tokenizer_json)
+    if not is_byte_level(record):
+        return OffsetEncoder(tokenizer_json)
+    return ByteLevelEncoder(tokenizer_json, record, fast=allow_fast)
+
+
+def is_byte_level(record: dict[str, Any]) -> bool:
+    """Whether every id of this tokenizer.json stands for exact bytes of NFC text (or of the text as it is)."""
+    steps = [record.get("pre_tokenizer") or {}]
+    steps += steps[0].get("pretokenizers", [])
+    bytes_steps = [step for step in steps if step.get("type") == "ByteLevel"]
+    return (
+        record["model"].get("type") == "BPE"
+        and (record.get("normalizer") or {"type": "NFC"})["type"] == "NFC"
+        and (record.get("decoder") or {}).get("type") == "ByteLevel"
+        and bool(bytes_steps)
+        and not any(step.get("add_prefix_space") for step in bytes_steps)
+        and not any(token["lstrip"] or token["rstrip"] for token in record["added_tokens"])
+    )
+
+
+class ByteLevelEncoder:
+    """Byte-level BPE: bounds in bytes, from the byte length of each id."""
+
+    def __init__(self, tokenizer_json: str, record: dict[str, Any], fast: bool) -> None:
+        self._nfc = record.get("normalizer") is not None
+        table = _token_bytes(record)
+        self._lengths = np.array([len(token) for token in table], dtype=np.int32)
+        self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
+        self._bytes = np.frombuffer(b"".join(table), dtype=np.uint8)
+        self._ids = _fastokens_ids(tokenizer_json) if fast else _huggingface_ids(tokenizer_json)
+
+    def length(self, text: str) -> int:
+        """Bytes of UTF-8."""
+        return len(text) if text.isascii() else len(text.encode())
+
+    def normalize(self, text: str) -> str:
+        """NFC, where the tokenizer asks for it."""
+        return text if not self._nfc or text.isascii() else unicodedata.normalize("NFC", text)
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """See Encoder.encode; a text is faithful when its tokens' bytes, joined, are its own."""
+        ids, text_tokens = self._ids(texts)
+        lengths = self._lengths[ids]
+        token_ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        text = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
+        text_lengths = np.fromiter(map(self.length, texts), dtype=np.int64, count=len(texts))
+        text_ends = np.cumsum(text_lengths)
+        faithful = np.diff(token_ends[text_tokens]) == text_lengths
+        ends = token_ends[1:]
+        if faithful.all():
+            wrong = np.flatnonzero(self._spelled(ids, lengths, token_ends) != text)
+            faithful[np.searchsorted(text_ends, wrong, side="right")] = False
+        else:  # lay each text's tokens where the text is; texts whose ids don't spell them are turned away anyway
+            shift = (text_ends - text_lengths) - token_ends[text_tokens[:-1]]
+            ends = ends + np.repeat(shift, np.diff(text_tokens))
+        return Encoding(
+            ids=ids, text_tokens=text_tokens, starts=ends - lengths.astype(np.int64), ends=ends, faithful=faithful
+        )
+
+    def _spelled(
+        self, ids: NDArray[np.int32], lengths: NDArray[np.int32], token_ends: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """The tokens' bytes, joined."""
+        shift = self._starts[ids] - token_ends[:-1]
+        places = np.arange(token_ends[-1], dtype=np.int64)
+        places += np.repeat(shift, lengths)
+        return self._bytes[places]
+
+
+class OffsetEncoder:
+    """Any other tokenizer, through Hugging Face: bounds in characters, from the offsets it reports."""
+
+    def __init__(self, tokenizer_json: str) -> None:
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def length(self, text: str) -> int:
+        """Characters."""
+        return len(text)
+
+    def normalize(self, text: str) -> str:
+        """Unchanged: offsets refer to the text as given."""
+        return text
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """See Encoder.encode; a text is faithful when its offsets rise and leave out nothing but blanks."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        text_ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        bounds = [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
+        shifted = [bound + end - len(text) for bound, end, text in zip(bounds, text_ends, texts, strict=True)]
+        joined = np.concatenate([np.empty((0, 2), dtype=np.int64), *shifted])
+        return Encoding(
+            ids=np.concatenate([np.empty(0, np.int32), *(np.array(e.ids, dtype=np.int32) for e in encodings)]),
+            text_tokens=np.cumsum([0, *(len(encoding.ids) for encoding in encodings)], dtype=np.int64),
+            starts=joined[:, 0],
+            ends=joined[:, 1],
+            faithful=np.array([_covers(bound, text) for bound, text in zip(bounds, texts, strict=True)], dtype=bool),
+        )
+
+
+def _covers(bounds: NDArray[np.int64], text: str) -> bool:
+    """Whether offsets rise and every character that isn't blank lies in one."""
+    covered = np.zeros(len(text) + 1, dtype=np.int64)
+    np.add.at(covered, bounds[:, 0], 1)
+    np.add.at(covered, bounds[:, 1], -1)
+    missed = np.flatnonzero(np.cumsum(covered)[:-1] == 0)
+    rising = bool((np.diff(bounds[:, 0]) >= 0).all())
+    return rising and all(text[place].isspace() for place in missed.tolist())
+
+
+def _token_bytes(record: dict[str, Any]) -> list[bytes]:
+    """The bytes of each id, from the byte-to-character table that byte-level BPE prints its vocabulary with."""
+    # GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and on, in order.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(hidden)}
+    size = 1 + max([*record["model"]["vocab"].values(), *(token["id"] for token in record["added_tokens"])])
+    table = [b""] * size
+    added = {token["id"] for token in record["added_tokens"]}
+    for token, number in record["model"]["vocab"].items():
+        if number not in added:
+            table[number] = bytes(byte_of[char] for char in token)
+    for token in record["added_tokens"]:
+        table[token["id"]] = token["content"].encode()
+    return table
+
+
+_Ids = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int64]]]
+
+
+def _fastokens_ids(tokenizer_json: str) -> _Ids:
+    from fastokens import Tokenizer as FastTokenizer
+
+    tokenizer = FastTokenizer.from_json_str(tokenizer_json)
+
+    def encode(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        ids, offsets = tokenizer.encode_batch_flat(list(texts))
+        return np.frombuffer(ids, dtype=np.int32), np.frombuffer(offsets, dtype=np.int64)
+
+    return encode
+
+
+def _huggingface_ids(tokenizer_json: str) -> _Ids:
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def encode(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return np.concatenate([np.empty(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)], dtype=np.int64)
+
+    return encode
+
+
+def encoder_name(fast: bool) -> str:
+    """Which program makes the ids, with its version."""
+    from importlib.metadata import version
+
+    package = "fastokens" if fast else "tokenizers"
+    return f"{package} {version(package)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Whether fastokens may be used for a tokenizer, and why."""
+
+    equal: bool
+    note: str
+
+
+def prove_fast(tokenizer_json: str) -> Proof:
+    """Compare fastokens' ids with Hugging Face's on a probe set for this tokenizer."""
+    record = orjson.loads(tokenizer_json)
+    if not is_byte_level(record):
+        return Proof(equal=False, note="not a byte-level BPE")
+    try:
+        fast = _fastokens_ids(tokenizer_json)
+    except ImportError:
+        return Proof(equal=False, note="fastokens is not installed")
+    except (ValueError, RuntimeError) as error:
+        return Proof(equal=False, note=f"fastokens can't read this tokenizer: {error}")
+    probes = probe_texts(record)
+    ids, bounds = _huggingface_ids(tokenizer_json)(probes)
+    try:
+        fast_ids, fast_bounds = fast(probes)
+    except (ValueError, RuntimeError) as error:
+        return Proof(equal=False, note=f"fastokens failed on a probe: {error}")
+    if not np.array_equal(bounds, fast_bounds) or not np.array_equal(ids, fast_ids):
+        return Proof(equal=False, note=f"fastokens gave other ids on {len(probes)} probes")
+    return Proof(equal=True, note=f"gave Hugging Face's ids on {len(probes)} probes ({len(ids)} tokens)")
+
+
+def probe_texts(record: dict[str, Any]) -> list[str]:
+    """Texts that reach into a vocabulary's corners: its own tokens in new company, and characters of every kind."""
+    chance = random.Random(PROBE_SEED)
+    table = [token.decode("utf-8", "ignore") for token in _token_bytes(record)]
+    words = [word for word in table if word]
+    chance.shuffle(words)
+    probes = ["".join(words[i : i + 24]) for i in range(0, len(words), 24)]  # every token of the vocabulary once
+    added = [token["content"] for token in record["added_tokens"]]
+    for number in range(NUM_RANDOM_PROBES):
+        kind = _KINDS[number % len(_KINDS)]
+        parts = [kind(chance) for _ in range(chance.randint(1, 12))]
+        if number % 5 == 0 and added:
+            parts.insert(chance.randrange(len(parts) + 1), chance.choice(added))
+        probes.append(chance.choice(("", " ", "\n")).join(parts))
+    return [*probes, *_FIXED_PROBES]
+
+
+def _chars(low: int, high: int) -> Callable[[random.Random], str]:
+    return lambda chance: "".join(chr(chance.randint(low, high)) for _ in range(chance.randint(1, 8)))
+
+
+def _any_char(chance: random.Random) -> str:
+    point = chance.choice((chance.randrange(0x3000), chance.randrange(0x20000), chance.randrange(0x110000)))
+    return "\ufffd" if 0xD800 <= point <= 0xDFFF else chr(point)
+
+
+_BLANKS = (" ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u200b", "\x0b", "\x85")
+
+_KINDS: tuple[Callable[[random.Random], str], ...] = (
+    _chars(0x20, 0x7E),
+    _chars(0x4E00, 0x9FFF),
+    _chars(0x00A0, 0x024F),
+    _chars(0x0300, 0x036F),  # combining marks, which NFC composes
+    _chars(0x0370, 0x06FF),
+    _chars(0x0900, 0x0DFF),
+    _chars(0x1F300, 0x1FAFF),
+    _chars(0xAC00, 0xD7A3),
+    _chars(0x3040, 0x30FF),
+    _chars(0x2000, 0x206F),
+    _any_char,
+    lambda chance: chance.choice(("'s", "'LL", "don't", " the", "The", "tokenizer", "中文", "é", "e\u0301", "ﬁ", "½")),
+    lambda chance: (
+        chance.choice((" ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u200b", "\x0b", "\x85")) * chance.randint(1, 6)
+    ),
+    lambda chance: str(chance.randrange(10 ** chance.randint(1, 12))),
+    lambda chance: "".join(chance.choice("!?.,:;-_=+*/\\|<>[]{}()#@$%^&~`\"'") for _ in range(chance.randint(1, 10))),
+)
+
+_FIXED_PROBES = (
+    "",
+    " ",
+    "a" * 5_000,
+    "哈" * 2_000,
+    " " * 3_000 + "x",
+    "\n" * 500,
+    "ab " * 2_000,
+    "0123456789" * 300,
+    "x = {'a': [1, 2.5e-3], \"b\": None}  # комментарий\n\tif x:\n\t\treturn y[::-1]\n",
+    "👩‍👩‍👧‍👦🏳️‍🌈 ﷽ ก็ नमस्ते Ａｂｃ ①② ℃ Å Ω ẛ̣",
+)

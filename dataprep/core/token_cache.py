@@ -1,0 +1,143 @@
+"""The cache of examples: which chunks are there, and making those that aren't."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dataprep.core.chunks import Chunk
+from dataprep.core.columns import canonical_json, read_rows
+from dataprep.core.encode import Encoder, choose_encoder
+from dataprep.core.progress import progress_bar
+from dataprep.core.tokenizer import ModelTokenizer
+from dataprep.core.workers import run_tasks
+from dataprep.stages.render import Renderer
+from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
+from schemas.example import EXAMPLES_VERSION
+from schemas.files import written_whole
+from schemas.manifest import ConversationsManifest
+
+ROWS_PER_TASK = 1_024
+_MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
+
+
+def tokens_fingerprint(tokenizer: ModelTokenizer) -> str:
+    """Hex digest of everything that decides ids and masks, beside the conversations."""
+    decides = {
+        "version": EXAMPLES_VERSION,
+        "tokenizer": tokenizer.sha256,
+        "template": tokenizer.template_sha256,
+        "special_tokens": tokenizer.special_tokens,
+        "day": date.today().isoformat() if "strftime_now" in (tokenizer.template or "") else None,
+    }
+    return hashlib.sha256(canonical_json(decides)).hexdigest()
+
+
+@dataclass(slots=True, kw_only=True)
+class TokenizeEngine:
+    """What a worker holds: renderer, encoder and the special ids of one tokenizer."""
+
+    renderer: Renderer | None
+    encoder: Encoder
+    special: SpecialIds
+
+    @classmethod
+    def load(cls, tokenizer: ModelTokenizer) -> "TokenizeEngine":
+        """Load what the tokenizer's files hold."""
+        encoder = choose_encoder(tokenizer.json(), tokenizer.encoder_proof is not None)
+        renderer = None
+        if tokenizer.template:
+            renderer = Renderer(tokenizer.template, tokenizer.special_tokens, tokenizer.control_tokens, encoder.length)
+        controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
+        controls[tokenizer.control_ids] = True
+        return cls(
+            renderer=renderer,
+            encoder=encoder,
+            special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id),
+        )
+
+
+_engine: TokenizeEngine | None = None  # of this process; a forked worker finds its parent's
+
+
+def _load_engine(tokenizer: ModelTokenizer) -> None:
+    global _engine
+    if _engine is None:
+        _engine = TokenizeEngine.load(tokenizer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    conversations: Path
+    manifest: ConversationsManifest
+    chunks: list[Chunk]  # consecutive
+    folder: Path
+
+
+def fill_cache(
+    folder: Path,
+    conversations: Path,
+    manifest: ConversationsManifest,
+    chunks: Sequence[Chunk],
+    tokenizer: ModelTokenizer,
+    workers: int,
+) -> int:
+    """Make the chunks that aren't in `folder` yet; returns how many conversations were tokenised for it."""
+    global _engine
+    missing = [chunk for chunk in chunks if not (folder / f"{chunk.key}.arrow").is_file()]
+    rows = sum(chunk.stop - chunk.start for chunk in missing)
+    if not missing:
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    _engine = TokenizeEngine.load(tokenizer)
+    tasks = (
+        _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
+    )
+    workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
+    with progress_bar(rows, " conversations", "tokenize") as bar:
+        for done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer,)):
+            bar.update(done)
+    _engine = None
+    return rows
+
+
+def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Runs of consecutive chunks of about ROWS_PER_TASK rows."""
+    group: list[Chunk] = []
+    for chunk in chunks:
+        if group and (chunk.start != group[-1].stop or chunk.stop - group[0].start > ROWS_PER_TASK):
+            yield group
+            group = []
+        group.append(chunk)
+    if group:
+        yield group
+
+
+def _make_chunks(task: _Task) -> int:
+    assert _engine is not None
+    first, last = task.chunks[0].start, task.chunks[-1].stop
+    columns = ["messages", "tools"]
+    table = read_rows(task.conversations, task.manifest, first, last, columns).combine_chunks()
+    for chunk in task.chunks:
+        batch = tokenize_chunk(
+            table.slice(chunk.start - first, chunk.stop - chunk.start),
+            _engine.renderer,
+            _engine.encoder,
+            _engine.special,
+        )
+        write_chunk(task.folder / f"{chunk.key}.arrow", batch)
+    return last - first
+
+
+def write_chunk(path: Path, batch: pa.RecordBatch) -> None:
+    """Write one chunk of examples, whole or not at all."""
+    with (
+        written_whole(path, durable=False) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as out,
+    ):
+        out.write_batch(batch)

@@ -1,0 +1,186 @@
+"""Find a model's tokenizer and chat template: in a folder, a GGUF file, or the hub; kept in the cache by content.
+
+transformers reads it once; what the stages need of it then lies in `tokenizers/<key>/` of the cache, so that later runs
+start at once. The folder inside it is what trainers save beside the model.
+"""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+from schemas.errors import ModelError
+from schemas.files import sha256_file, write_text_whole
+
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+)
+_GGUF_HEAD_BYTES = 64 << 20  # the tokenizer stands in a GGUF's head
+_HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTokenizer:
+    """What the stages need of a tokenizer; the files themselves are in `folder`."""
+
+    folder: str
+    sha256: str  # of the tokenizer's canonical JSON
+    template: str | None
+    special_tokens: dict[str, str]  # names that templates may use: bos_token, eos_token, …
+    control_tokens: list[str]  # every special token's text, the longest first
+    control_ids: list[int]  # their ids
+    vocab_size: int
+    eos_token_id: int | None
+    pad_token_id: int | None
+    encoder_proof: str | None  # why fastokens may be used for it; None: it may not
+    encoder_note: str
+
+    def json(self) -> str:
+        """The text of tokenizer.json."""
+        return (Path(self.folder) / "tokenizer.json").read_text(encoding="utf-8")
+
+    @property
+    def template_sha256(self) -> str:
+        """Hex SHA-256 of the chat template's text ("" where there is none)."""
+        return hashlib.sha256((self.template or "").encode()).hexdigest()
+
+
+def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
+    """Find the tokenizer of `model`: a folder, a .gguf file, or a hub name. Raises ModelError, at once."""
+    place = locate(model)
+    key = _content_key(place)
+    home = cache / "tokenizers" / key[:16]
+    if (home / "bundle.json").is_file():
+        return ModelTokenizer(**{**orjson.loads((home / "bundle.json").read_bytes()), "folder": str(home / "files")})
+    bundle = _extract(place, model, home / "files")
+    write_text_whole(home / "bundle.json", orjson.dumps(asdict(bundle), option=orjson.OPT_INDENT_2).decode() + "\n")
+    return bundle
+
+
+def locate(model: str) -> Path:
+    """The local folder or file that holds `model`'s tokenizer, fetched from the hub where needed."""
+    path = Path(model).expanduser()
+    if path.exists():
+        if path.is_dir() and not any(path.glob("tokenizer*")):
+            ggufs = sorted(path.glob("*.gguf"))
+            if len(ggufs) == 1:
+                return ggufs[0]
+            raise ModelError(
+                f"{model}: no tokenizer files in this folder; give a model folder, a .gguf file or a hub name"
+            )
+        if path.is_file() and path.suffix != ".gguf":
+            raise ModelError(
+                f"{model}: not a model; give a model folder, a .gguf file or a hub name such as Qwen/Qwen3-4B"
+            )
+        return path
+    if path.suffix == ".gguf" or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise ModelError(
+            f"{model}: no such folder or file; give a model folder, a .gguf file or a hub name such as Qwen/Qwen3-4B"
+        )
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import build_hf_headers
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        cached = try_to_load_from_cache(model, name)
+        if isinstance(cached, str):
+            return Path(cached).parent
+    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{model}", headers=build_hf_headers())
+    try:  # one short question first: the hub's own client would try again for minutes
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
+        return Path(snapshot_download(model, allow_patterns=list(_TOKENIZER_FILES)))
+    except urllib.error.HTTPError as error:
+        raise ModelError(
+            f"{model}: the hub answers {error.code}: no such model, or it needs a login (hf auth login)"
+        ) from error
+    except (OSError, LocalEntryNotFoundError) as error:
+        raise ModelError(
+            f"{model}: neither a local folder nor downloaded before, and the model hub is out of reach; "
+            "check the network (or HF_ENDPOINT), or give a local model folder or a .gguf file"
+        ) from error
+
+
+def _content_key(place: Path) -> str:
+    """Hash of the files that decide a tokenizer, and of the library that reads them."""
+    digest = hashlib.sha256()
+    for package in ("transformers", "tokenizers", "fastokens"):
+        digest.update(f"{package} {_version(package)}".encode())
+    if place.is_file():
+        digest.update(str(place.stat().st_size).encode())
+        with place.open("rb") as file:
+            digest.update(file.read(_GGUF_HEAD_BYTES))
+    else:
+        for file_path in sorted({match for pattern in _TOKENIZER_FILES for match in place.glob(pattern)}):
+            if file_path.is_file():
+                digest.update(f"{file_path.name} {sha256_file(file_path)}".encode())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
+    """Let transformers read the tokenizer, save it as a folder, and prove the fast encoder for it."""
+    from transformers import AutoTokenizer
+
+    from dataprep.core.encode import prove_fast
+
+    try:
+        if place.is_file():
+            tokenizer = AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        detail = str(error).strip().split("\n")[0]
+        raise ModelError(f"{model}: its tokenizer can't be read: {detail}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{model}: its tokenizer has no fast form (tokenizer.json); convert it with transformers first"
+        )
+    partial = folder.with_name("files.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tokenizer.save_pretrained(partial)
+    text = tokenizer.backend_tokenizer.to_str()
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    proof = prove_fast((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    template = tokenizer.chat_template
+    return ModelTokenizer(
+        folder=str(folder),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        template=template if template is None or isinstance(template, str) else template.get("default"),
+        special_tokens={
+            name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+        },
+        control_tokens=sorted(special, key=lambda token: (-len(token), token)),
+        control_ids=sorted({int(tokenizer.vocab[token]) for token in special}),
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        encoder_proof=proof.note if proof.equal else None,
+        encoder_note=proof.note,
+    )

@@ -1,0 +1,341 @@
+"""Tracing a chat template: run it once on stand-ins for the texts, and learn what it does with any texts like them.
+
+A stand-in is a string whose characters are private marks, so the rendering shows where each text goes. Whenever the
+template asks something about a text (`'</think>' in content`, `content.startswith(...)`), the stand-in answers for the
+real text and the question is noted. Conversations of the same structure that answer every noted question alike are
+rendered alike: the template is a function of the answers. A template that does something to a text that can't be
+noted (its length, a slice) raises Untraceable.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+from jinja2 import Environment, nodes
+
+MARK_BASE = 0xF0000  # private use: no text of a template lives here
+_MARKS = re.compile("[\U000f0000-\U000ffffd]")
+
+Operation = tuple[str, tuple[Any, ...], int | None]  # method, arguments, which item of the result
+
+
+class UntraceableError(Exception):
+    """The template does something to a text that the stand-ins can't answer for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a text comes from: a field of a message, and what the template did to it on the way."""
+
+    message: int
+    field: str  # content | reasoning
+    operations: tuple[Operation, ...] = ()
+
+    def value(self, texts: "Texts") -> str:
+        """The text that stands in this slot for these messages."""
+        value = texts[self.field][self.message]
+        for method, arguments, item in self.operations:
+            if method == "json":
+                value = json.dumps(value, ensure_ascii=False)[1:-1]
+            else:
+                result = getattr(value, method)(*arguments)
+                value = result if item is None else result[item]
+        return value
+
+
+Texts = dict[str, list[str]]  # field -> text of each message
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something a template asked about a text; equal answers lead to equal renderings."""
+
+    slot: Slot
+    method: str
+    arguments: tuple[Any, ...]
+
+    def answer(self, texts: Texts) -> Any:
+        """Answer for these messages."""
+        return _ANSWERS[self.method](self.slot.value(texts), *self.arguments)
+
+
+_ANSWERS: dict[str, Callable[..., Any]] = {
+    "contains": lambda text, item: item in text,
+    "equals": lambda text, other: text == other,
+    "filled": lambda text: bool(text),
+    "length": len,
+    "startswith": lambda text, *arguments: text.startswith(*arguments),
+    "endswith": lambda text, *arguments: text.endswith(*arguments),
+    "changed": lambda text, method, *arguments: getattr(text, method)(*arguments) != text,
+    "parts": lambda text, method, *arguments: len(getattr(text, method)(*arguments)),
+}
+
+
+@dataclass(slots=True)
+class Trace:
+    """One run of a template over stand-ins for `texts`: the slots handed out and the questions asked, in order."""
+
+    texts: Texts
+    slots: list[Slot] = field(default_factory=list)
+    questions: dict[Question, Any] = field(default_factory=dict)
+
+    def stand_in(self, slot: Slot) -> "StandIn":
+        """The stand-in for a slot; the same slot always has the same mark."""
+        if slot not in self.slots:
+            self.slots.append(slot)
+        return StandIn(self, self.slots.index(slot))
+
+    def ask(self, slot: Slot, method: str, *arguments: Any) -> Any:
+        """Answer a question for the real text, and note it."""
+        if any(isinstance(argument, Tracked) for argument in arguments):
+            raise UntraceableError(f"{method} with another text")
+        question = Question(slot, method, arguments)
+        if question not in self.questions:
+            self.questions[question] = question.answer(self.texts)
+        return self.questions[question]
+
+    def tracked(self, text: str) -> str:
+        """Wrap a string that may hold marks, so that what is done to it next is noticed."""
+        if len(text) == 1 and _MARKS.match(text):
+            return StandIn(self, ord(text) - MARK_BASE)
+        return Rope(self, text) if _MARKS.search(text) else text
+
+    def pieces(self, rendered: str) -> tuple[list[str], list[Slot]]:
+        """Split a rendering into n + 1 literals and the n slots between them."""
+        return self.literals(rendered), [self.slot_of(mark) for mark in _MARKS.findall(rendered)]
+
+    @staticmethod
+    def literals(rendered: str) -> list[str]:
+        """The n + 1 literals between n marks."""
+        return _MARKS.split(rendered)
+
+    def slot_of(self, mark: str) -> Slot:
+        """The slot that a mark stands for."""
+        return self.slots[ord(mark) - MARK_BASE]
+
+    def message_of(self, char: str) -> int | None:
+        """The message whose text a character of a rendering stands for; None for literal text."""
+        return self.slot_of(char).message if _MARKS.match(char) else None
+
+
+class Tracked(str):
+    """A string that holds marks. Whatever would look inside it is refused unless a subclass can answer."""
+
+    trace: Trace
+
+    def __add__(self, other: str) -> str:
+        return self.trace.tracked(str.__add__(self, other))
+
+    def __radd__(self, other: str) -> str:
+        return self.trace.tracked(str.__add__(other, self))
+
+    def __iter__(self) -> Any:
+        raise UntraceableError("iteration over a text")
+        yield ""  # a generator: `is iterable` may look, only taking an item is refused
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+
+def _refuse(method: str) -> Callable[..., Any]:
+    def refused(self: Tracked, *arguments: Any, **keywords: Any) -> Any:
+        raise UntraceableError(f"{method} of a text")
+
+    return refused
+
+
+for _name in dir(str):
+    if _name in ("__contains__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__len__") or (
+        _name in ("__getitem__", "__mod__", "__rmod__", "__mul__", "__rmul__", "__format__") or _name[0] != "_"
+    ):
+        setattr(Tracked, _name, _refuse(_name.strip("_")))
+
+
+class Rope(Tracked):
+    """Marks joined with literal text."""
+
+    def __new__(cls, trace: Trace, text: str) -> "Rope":
+        """Wrap `text`, which holds at least one mark and at least one other character."""
+        rope = super().__new__(cls, text)
+        rope.trace = trace
+        return rope
+
+    def __bool__(self) -> bool:
+        if _MARKS.sub("", str(self)):
+            return True
+        raise UntraceableError("truth of joined texts")
+
+    def strip(self, *arguments: Any) -> str:
+        """Nothing to strip where literal text that isn't blank stands on both ends."""
+        text = str(self)
+        if not arguments and not text[0].isspace() and not text[-1].isspace() and not _MARKS.search(text[0] + text[-1]):
+            return self
+        raise UntraceableError("strip of joined texts")
+
+
+class StandIn(Tracked):
+    """One mark, standing for one text; answers the questions that templates ask."""
+
+    number: int
+
+    def __new__(cls, trace: Trace, number: int) -> "StandIn":
+        """The mark of slot `number`."""
+        stand_in = super().__new__(cls, chr(MARK_BASE + number))
+        stand_in.trace, stand_in.number = trace, number
+        return stand_in
+
+    @property
+    def slot(self) -> Slot:
+        """What this stands for."""
+        return self.trace.slots[self.number]
+
+    def __bool__(self) -> bool:
+        return self.trace.ask(self.slot, "filled")
+
+    def __len__(self) -> int:
+        return self.trace.ask(self.slot, "length")
+
+    def __contains__(self, item: object) -> bool:
+        return self.trace.ask(self.slot, "contains", item)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, StandIn) and other.number == self.number:
+            return True
+        return isinstance(other, str) and self.trace.ask(self.slot, "equals", other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        raise UntraceableError("hash of a text")
+
+    def startswith(self, *arguments: Any) -> bool:
+        """Asked of the real text."""
+        return self.trace.ask(self.slot, "startswith", *arguments)
+
+    def endswith(self, *arguments: Any) -> bool:
+        """Asked of the real text."""
+        return self.trace.ask(self.slot, "endswith", *arguments)
+
+    def _changed_by(self, method: str, *arguments: Any) -> str:
+        if not self.trace.ask(self.slot, "changed", method, *arguments):
+            return self
+        return self._derived((method, arguments, None))
+
+    def _parts_of(self, method: str, *arguments: Any) -> list[str]:
+        count = self.trace.ask(self.slot, "parts", method, *arguments)
+        if count == 1 and arguments and arguments[0] is not None:  # no separator in it
+            return [self]
+        return [self._derived((method, arguments, item)) for item in range(count)]
+
+    def _derived(self, operation: Operation) -> "StandIn":
+        slot = self.slot
+        return self.trace.stand_in(Slot(slot.message, slot.field, (*slot.operations, operation)))
+
+
+def _answer_by(helper: str, method: str) -> Callable[..., Any]:
+    def answered(self: StandIn, *arguments: Any) -> Any:
+        return getattr(self, helper)(method, *arguments)
+
+    return answered
+
+
+for _name in ("strip", "lstrip", "rstrip", "replace", "upper", "lower", "title", "capitalize"):
+    setattr(StandIn, _name, _answer_by("_changed_by", _name))
+for _name in ("split", "rsplit"):
+    setattr(StandIn, _name, _answer_by("_parts_of", _name))
+
+# Filters that only call methods of the string they are given, which answers for itself.
+_SAFE_FILTERS = {"trim", "string", "default", "d", "upper", "lower", "tojson", "count", "length"}
+
+
+class TracedTemplate:
+    """A chat template compiled in a copy of its official environment whose joins and filters keep track of marks."""
+
+    def __init__(self, official: Environment, source: str) -> None:
+        self._trace = Trace({})
+        environment = official.overlay()
+        environment.concat = self._concat  # type: ignore[method-assign]
+        environment.filters = {name: self._guarded(name, call) for name, call in official.filters.items()}
+        environment.filters["tojson"] = self._tojson
+        environment.globals = {**official.globals, "_join": lambda *parts: self._concat(map(str, parts))}
+        tree = environment.parse(source)
+        _replace_tildes(tree)
+        self._template = environment.from_string(tree)
+
+    def render(self, trace: Trace, arguments: dict[str, Any]) -> str:
+        """Render with the stand-ins of `trace`. Raises UntraceableError, or what the template itself raises."""
+        self._trace = trace
+        return str(self._template.render(arguments))
+
+    def _concat(self, parts: Iterable[str]) -> str:
+        return self._trace.tracked("".join(parts))
+
+    def _guarded(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def guarded(*arguments: Any, **keywords: Any) -> Any:
+            if name not in _SAFE_FILTERS and any(isinstance(argument, Tracked) for argument in arguments):
+                raise UntraceableError(f"filter {name} of a text")
+            result = call(*arguments, **keywords)
+            return self._trace.tracked(result) if type(result) is str else result
+
+        return guarded
+
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """Like the official filter; texts inside come out as slots whose value is their JSON escape."""
+        if ensure_ascii and any(_strings(value)):
+            raise UntraceableError("ASCII JSON of a text")
+        dumped = json.dumps(
+            _escaped(value), ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        return self._trace.tracked(dumped)
+
+
+def _replace_tildes(tree: nodes.Node) -> None:
+    """`a ~ b` joins inside Jinja's runtime, out of sight; make it a call that keeps track."""
+    for parent in [tree, *tree.find_all(nodes.Node)]:
+        for name, value in parent.iter_fields():
+            if isinstance(value, nodes.Concat):
+                setattr(parent, name, _join_call(value))
+            elif isinstance(value, list):
+                value[:] = [_join_call(item) if isinstance(item, nodes.Concat) else item for item in value]
+
+
+def _join_call(concat: nodes.Concat) -> nodes.Call:
+    name = nodes.Name("_join", "load", lineno=concat.lineno)
+    call = nodes.Call(name, concat.nodes, [], None, None, lineno=concat.lineno)
+    call.environment = concat.environment
+    return call
+
+
+def _strings(value: Any) -> Iterable[Tracked]:
+    if isinstance(value, Tracked):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, StandIn):
+        return str(value._derived(("json", (), None)))
+    if isinstance(value, Tracked):
+        raise UntraceableError("tojson of joined texts")
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value

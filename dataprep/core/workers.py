@@ -1,0 +1,85 @@
+"""Worker processes: the same function over many tasks, in order of completion, gone as soon as their parent is.
+
+Few tasks are done in this process, since starting workers would cost more than it saves. Workers are forked where the
+system can, so that they share what was loaded; they are killed with their parent, however it ends.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+from schemas.errors import SftpackError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_PER_WORKER = 3
+
+
+def num_cores() -> int:
+    """Cores this process may use: its affinity, and a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
+            quota, period = file.read().split()
+        return max(1, min(cores, round(int(quota) / int(period)))) if quota != "max" else cores
+    except (OSError, ValueError):
+        return cores
+
+
+def run_tasks(
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """Yield `work(task)` of every task as they are done; with one worker here, in order.
+
+    Raises what `work` raises, and SftpackError when a worker dies.
+    """
+    if workers <= 1:
+        if initializer is not None:
+            initializer(*initargs)
+        yield from map(work, tasks)
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else "spawn"
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), initializer, initargs)
+    )
+    remaining = iter(tasks)
+    try:
+        pending: set[Future[Result]] = {
+            pool.submit(work, task) for task in islice(remaining, workers * _IN_FLIGHT_PER_WORKER)
+        }
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            pending |= {pool.submit(work, task) for task in islice(remaining, len(done))}
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise SftpackError(
+            "a worker process was killed (out of memory?); what was finished is kept: run the command again, "
+            "with --workers 1 if it happens again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt does
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+    if initializer is not None:
+        initializer(*initargs)

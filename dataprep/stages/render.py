@@ -1,0 +1,291 @@
+"""Render: a conversation in, its text as the model's own chat template writes it, and where each assistant turn stands.
+
+The template is traced once for each structure of conversation and each way it branches on the texts (core/trace.py).
+What comes out is a plan: literals, slots for texts, and the span of each assistant turn. Rendering by plan is a join of
+strings. A plan is compared with the official rendering when it is made and again on its 2nd, 4th, 8th… use.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError
+from numpy.typing import NDArray
+
+from dataprep.core.trace import Question, Slot, Texts, Trace, TracedTemplate, UntraceableError
+
+MAX_STRUCTURES = 20_000  # plans are forgotten all at once beyond this, so that memory stays flat
+
+# What a stranger's template can raise when it is rendered in the sandbox.
+TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+
+_WHOLE = ("strip", "lstrip", "rstrip")  # operations that leave a text whole
+
+
+class RefusedError(Exception):
+    """This conversation can't be rendered, or its targets can't be shown; `reason` is a ledger code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """What decides a rendering: roles, texts, and everything else as the chat template is given it."""
+
+    roles: tuple[str, ...]
+    texts: Texts
+    messages: list[dict[str, Any]] | None = None  # None where each message is a role and a content
+    tools: list[dict[str, Any]] | None = None
+    extras: str | None = None  # everything but roles and texts, as a key
+
+    def chat(self) -> list[dict[str, Any]]:
+        """The messages for `apply_chat_template`."""
+        if self.messages is not None:
+            return self.messages
+        pairs = zip(self.roles, self.texts["content"], strict=True)
+        return [{"role": role, "content": content} for role, content in pairs]
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """How conversations of one kind are rendered; lengths and offsets are in the encoder's unit, characters or bytes.
+
+    A rendering is 2n + 1 pieces: literal 0, slot 0, literal 1, slot 1, … Each assistant turn has three points in it:
+    where its targets start, where they end, and where what follows the turn begins. A point is an offset into the
+    literal piece `point_pieces[i]`; the points of turn t are 3t, 3t + 1 and 3t + 2.
+    """
+
+    literals: list[str]
+    slots: list[Slot]
+    literal_lengths: NDArray[np.int64]  # (n + 1,)
+    point_pieces: NDArray[np.int64]  # (3 * turns,)
+    point_offsets: NDArray[np.int64]  # (3 * turns,)
+    turn_messages: list[int]  # the assistant message of each turn
+    num_controls: int  # control tokens that the template itself writes
+    plain: bool  # slot i is the content of message i, untouched
+    uses: int = 0
+
+    def slot_texts(self, texts: Texts) -> list[str]:
+        """The n texts that fill the slots."""
+        return texts["content"] if self.plain else [slot.value(texts) for slot in self.slots]
+
+    def pieces(self, slot_texts: list[str]) -> list[str]:
+        """The 2n + 1 pieces whose concatenation is the rendering."""
+        pieces: list[str] = [""] * (2 * len(self.slots) + 1)
+        pieces[0::2] = self.literals
+        pieces[1::2] = slot_texts
+        return pieces
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A question and where each answer leads: another branch, a plan, or a refusal."""
+
+    question: Question
+    answers: dict[Any, "_Node"] = field(default_factory=dict)
+
+
+_Node = _Branch | Plan | RefusedError
+_Structure = tuple[tuple[str, ...], str | None]
+
+
+class Renderer:
+    """Plans for one chat template, made as conversations come by."""
+
+    def __init__(
+        self,
+        template: str,
+        special_tokens: Mapping[str, str],
+        control_tokens: Sequence[str],
+        length: Callable[[str], int],
+    ) -> None:
+        """`special_tokens` are names a template may use (bos_token …), `control_tokens` those that can end turns."""
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        self._template = template
+        self._special_tokens = dict(special_tokens)
+        self._control_tokens = tuple(control_tokens)
+        self._length = length
+        self._traced = TracedTemplate(_compile_jinja_template(template).environment, template)
+        self._roots: dict[_Structure, _Node] = {}
+
+    def plan(self, dialogue: Dialogue) -> Plan:
+        """The plan for a dialogue. Raises RefusedError where the template refuses it or its turns can't be shown."""
+        structure = (dialogue.roles, dialogue.extras)
+        node = self._roots.get(structure)
+        while isinstance(node, _Branch):
+            node = node.answers.get(node.question.answer(dialogue.texts))
+        if node is None:
+            node = self._learn(structure, dialogue)
+        if isinstance(node, RefusedError):
+            raise node
+        node.uses += 1
+        if node.uses & (node.uses - 1) == 0:
+            self._check(node, dialogue)
+        return node
+
+    def traced_anew(self, dialogue: Dialogue) -> Plan:
+        """A plan made for this dialogue alone. Raises RefusedError."""
+        return _Tracing(self, Trace(dialogue.texts), dialogue).plan()
+
+    def official(self, dialogue: Dialogue) -> str:
+        """What `tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)` gives."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        arguments: dict[str, Any] = {"tools": dialogue.tools, "chat_template": self._template, **self._special_tokens}
+        return render_jinja_template([dialogue.chat()], **arguments)[0][0]
+
+    def _check(self, plan: Plan, dialogue: Dialogue) -> None:
+        if "".join(plan.pieces(plan.slot_texts(dialogue.texts))) != self.official(dialogue):
+            raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
+
+    def _learn(self, structure: _Structure, dialogue: Dialogue) -> Plan | RefusedError:
+        """Trace the dialogue and hang the outcome below the questions that were asked on the way."""
+        if len(self._roots) >= MAX_STRUCTURES:
+            self._roots.clear()
+        trace = Trace(dialogue.texts)
+        leaf: Plan | RefusedError
+        try:
+            leaf = _Tracing(self, trace, dialogue).plan()
+        except RefusedError as refused:
+            leaf = refused
+        holder: dict[Any, _Node] = self._roots
+        key: Any = structure
+        for question, answer in trace.questions.items():
+            branch = holder.get(key)
+            if not isinstance(branch, _Branch):
+                branch = holder[key] = _Branch(question)
+            assert branch.question == question, "what a template asks depends on the earlier answers only"
+            holder, key = branch.answers, answer
+        holder[key] = leaf
+        return leaf
+
+
+class _Tracing:
+    """One dialogue's renderings over stand-ins, and the search for its turns in them."""
+
+    def __init__(self, renderer: Renderer, trace: Trace, dialogue: Dialogue) -> None:
+        self._renderer, self._trace, self._dialogue = renderer, trace, dialogue
+        self._messages = _with_stand_ins(trace, dialogue)
+
+    def plan(self) -> Plan:
+        """Raises RefusedError."""
+        try:
+            whole = self._render(self._messages)
+        except UntraceableError as error:
+            raise RefusedError("template-untraceable", f"the chat template takes the {error}") from error
+        except TEMPLATE_ERRORS as error:
+            detail = str(error).split("\n")[0] or type(error).__name__
+            raise RefusedError("template-refuses", f"the chat template says: {detail}") from error
+        literals, slots = self._trace.pieces(whole)
+        self._refuse_dropped(slots)
+        turns = [number for number, role in enumerate(self._dialogue.roles) if role == "assistant"]
+        points = [_point(whole, place) for number in turns for place in self._turn(whole, number)]
+        length = self._renderer._length
+        return Plan(
+            literals=literals,
+            slots=slots,
+            literal_lengths=np.array([length(literal) for literal in literals], dtype=np.int64),
+            point_pieces=np.array([2 * literal for literal, _ in points], dtype=np.int64),
+            point_offsets=np.array([length(literals[i][:offset]) for i, offset in points], dtype=np.int64),
+            turn_messages=turns,
+            num_controls=sum(literal.count(token) for literal in literals for token in self._renderer._control_tokens),
+            plain=slots == [Slot(number, "content") for number in range(len(self._dialogue.roles))],
+        )
+
+    def _turn(self, whole: str, number: int) -> tuple[int, int, int]:
+        """Where in the marked rendering `whole` the targets of message `number` start and end, and what follows starts.
+
+        Where a conversation ends with this message, what the template writes after its last text, up to the last
+        control token, ends the turn; the same must follow that text in `whole`.
+        """
+        owned = [place for place, char in enumerate(whole) if self._trace.message_of(char) == number]
+        after_prompt = (
+            None if owned and self._starts_with_content(whole[owned[0]]) else self._after_prompt(whole, number)
+        )
+        start = owned[0] if after_prompt is None else after_prompt
+        last = owned[-1] + 1 if owned else start
+        ending = self._ending(whole, number, after_prompt)
+        if not whole.startswith(ending, last):
+            raise RefusedError("turn-not-found", f"message {number + 1}: its end in the rendering can't be shown")
+        end = last + len(ending)
+        self._refuse_strangers(whole[start:end], number)
+        tail = self._trace.pieces(whole[end:])[0][0]  # the literal up to the next text
+        controls = [place for place in map(tail.find, self._renderer._control_tokens) if place >= 0]
+        return start, end, end + min(controls, default=0)
+
+    def _starts_with_content(self, mark: str) -> bool:
+        slot = self._trace.slot_of(mark)
+        return slot.field == "content" and all(method in _WHOLE for method, _, _ in slot.operations)
+
+    def _after_prompt(self, whole: str, number: int) -> int:
+        """Where the prompt that inference would build for message `number` ends in `whole`."""
+        prompt = self._render_or_none(self._messages[:number], add_generation_prompt=True)
+        if prompt is None or not whole.startswith(prompt):
+            raise RefusedError("turn-not-found", f"message {number + 1}: the rendering doesn't begin with its prompt")
+        return len(prompt)
+
+    def _ending(self, whole: str, number: int, after_prompt: int | None) -> str:
+        """What ends the turn of message `number` after its last text, the end token included."""
+        until = self._render_or_none(self._messages[: number + 1])
+        if until is None:
+            raise RefusedError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
+        owned = [place for place, char in enumerate(until) if self._trace.message_of(char) == number]
+        if not owned and after_prompt is None:
+            raise RefusedError("turn-not-found", f"message {number + 1}: its text isn't in the rendering")
+        tail = until[owned[-1] + 1 if owned else after_prompt :]
+        ends = [tail.rfind(token) + len(token) for token in self._renderer._control_tokens if token in tail]
+        if not ends:
+            raise RefusedError("no-end-token", f"message {number + 1}: no control token ends its turn")
+        return tail[: max(ends)]
+
+    def _refuse_dropped(self, slots: list[Slot]) -> None:
+        """Turn a dialogue away whose template leaves out a message's text."""
+        shown = {slot.message for slot in slots}
+        for number in range(len(self._dialogue.roles)):
+            if number not in shown and self._trace.ask(Slot(number, "content"), "filled"):
+                role = self._dialogue.roles[number]
+                raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out this {role} text")
+
+    def _refuse_strangers(self, turn: str, number: int) -> None:
+        """Turn a dialogue away where a turn holds another message's text, or lacks its own tool calls."""
+        if any(self._trace.message_of(char) not in (None, number) for char in turn):
+            raise RefusedError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
+        for call in self._messages[number].get("tool_calls", ()):
+            if call["function"]["name"] not in turn:
+                raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
+        arguments: dict[str, Any] = {
+            "tools": self._dialogue.tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        arguments |= {"messages": messages, **self._renderer._special_tokens}
+        return self._renderer._traced.render(self._trace, arguments)
+
+    def _render_or_none(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str | None:
+        try:
+            return self._render(messages, add_generation_prompt)
+        except (UntraceableError, *TEMPLATE_ERRORS):
+            return None
+
+
+def _with_stand_ins(trace: Trace, dialogue: Dialogue) -> list[dict[str, Any]]:
+    messages = []
+    for number, message in enumerate(dialogue.chat()):
+        marked = {**message, "content": trace.stand_in(Slot(number, "content"))}
+        if "reasoning_content" in message:
+            marked["reasoning_content"] = trace.stand_in(Slot(number, "reasoning"))
+            marked["thinking"] = marked["reasoning_content"]  # the other name that the official renderer fills
+        messages.append(marked)
+    return messages
+
+
+def _point(whole: str, place: int) -> tuple[int, int]:
+    """A place in a marked rendering as (literal, characters into it)."""
+    literals = Trace.literals(whole[:place])
+    return len(literals) - 1, len(literals[-1])

@@ -1,0 +1,273 @@
+"""`dataprep verify`: is the cache what its manifests say, and are ids and masks what the model's own tokenizer gives?
+
+Ids are derived anew with transformers' `apply_chat_template`, masks from the character offsets that Hugging Face's
+tokenizer reports, conversation by conversation: another encoder and another way to the bounds than the build takes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataprep.core.columns import read_rows, rich_parts
+from dataprep.core.progress import progress_bar
+from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
+from dataprep.stages.render import Dialogue, RefusedError, Renderer
+from schemas.errors import CacheError, InputError
+from schemas.files import sha256_file
+from schemas.manifest import (
+    Artefact,
+    ConversationsManifest,
+    ShardRecord,
+    ShardsManifest,
+    read_conversations_manifest,
+    read_shards_manifest,
+)
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at and what is wrong."""
+
+    checked: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+    def text(self) -> str:
+        """Lines of text, without a newline at the end."""
+        more = [f"… and {len(self.problems) - _SHOWN:,} more"] if len(self.problems) > _SHOWN else []
+        verdict = "verified: nothing is wrong" if self.sound else f"{len(self.problems):,} problems"
+        return "\n".join([*self.checked, *(f"WRONG {problem}" for problem in self.problems[:_SHOWN]), *more, verdict])
+
+
+def verify_cache(cache: Path, sample: int | None) -> Report:
+    """Check a cache; with `sample`, derive only about so many examples anew. Raises CacheError where none is there."""
+    if sample is not None and sample < 1:
+        raise InputError(f"--sample {sample}: must be 1 or more; leave it out to check all")
+    folder = shards_folder(cache)
+    conversations = folder.parent / "conversations"
+    source, manifest = read_conversations_manifest(conversations), read_shards_manifest(folder)
+    report = Report()
+    _check_conversations(report, conversations, source)
+    if sha256_file(conversations / "manifest.json") != manifest.conversations_sha256:
+        report.problems.append(f"{folder}: made from other conversations; run `dataprep tokenize` again")
+    _check_shards(report, folder, manifest)
+    _check_ledger(report, manifest)
+    if report.sound:
+        _check_examples(report, folder, conversations, source, manifest, sample)
+    return report
+
+
+def _check_file(report: Report, path: Path, sha256: str, command: str) -> bool:
+    """Whether a file is there with the bytes that its manifest records."""
+    if not path.is_file():
+        report.problems.append(f"{path}: missing; run `{command}` again")
+    elif sha256_file(path) != sha256:
+        report.problems.append(f"{path}: its checksum differs from the manifest's; run `{command}` again")
+    else:
+        return True
+    return False
+
+
+def _check_conversations(report: Report, folder: Path, manifest: ConversationsManifest) -> None:
+    files: list[Artefact] = [*manifest.parts, manifest.quarantine]
+    for artefact in files:
+        _check_file(report, folder / artefact.file, artefact.sha256, "dataprep normalize")
+    if manifest.rows != manifest.kept + sum(manifest.turned_away.values()):
+        report.problems.append(f"{folder}: rows in are not rows kept + rows turned away")
+    if manifest.kept != sum(part.rows for part in manifest.parts):
+        report.problems.append(f"{folder}: kept is not the sum of the parts' rows")
+    report.checked.append(f"conversations: {manifest.kept:,} in {len(manifest.parts)} parts, checksums and ledger")
+
+
+def _check_shards(report: Report, folder: Path, manifest: ShardsManifest) -> None:
+    for records in manifest.splits.values():
+        for record in records:
+            if _check_file(report, folder / record.file, record.sha256, "dataprep tokenize"):
+                _check_shard(report, folder, record, manifest.options.seq_len)
+    _check_file(report, folder / manifest.quarantine.file, manifest.quarantine.sha256, "dataprep tokenize")
+    names = ", ".join(f"{len(records)} {split}" for split, records in manifest.splits.items())
+    report.checked.append(f"shards: {names}; checksums, schema, counts, lengths")
+
+
+def _check_shard(report: Report, folder: Path, record: ShardRecord, seq_len: int) -> None:
+    try:
+        table = map_shard(folder, record)
+    except CacheError as error:
+        report.problems.append(str(error))
+        return
+    for batch in table.to_batches():
+        lengths, tokens = _list_lengths(batch, "seq_lengths"), _list_lengths(batch, "input_ids")
+        examples = batch.column("seq_lengths").flatten().to_numpy()
+        targets = batch.column("assistant_masks").flatten().to_numpy(zero_copy_only=False)
+        ends = np.cumsum(examples)
+        packs = np.concatenate(([0], np.cumsum(tokens)))
+        sums = np.add.reduceat(examples, np.concatenate(([0], np.cumsum(lengths)[:-1])))
+        wrong = {
+            "seq_lengths don't add up": (sums != tokens).any(),
+            "a pack is longer than seq_len": (tokens > seq_len).any(),
+            "the first token of an example is a target": targets[ends - examples].any(),
+            "num_targets isn't the number of targets": (
+                np.add.reduceat(targets, packs[:-1], dtype=np.int64) != batch.column("num_targets").to_numpy()
+            ).any(),
+        }
+        report.problems.extend(f"{folder / record.file}: {what}" for what, is_wrong in wrong.items() if is_wrong)
+    counted = {
+        "packs": table.num_rows,
+        "tokens": sum(len(chunk.flatten()) for chunk in table.column("input_ids").chunks),
+        "examples": sum(len(chunk.flatten()) for chunk in table.column("seq_lengths").chunks),
+        "targets": int(table.column("num_targets").to_numpy().sum()),
+    }
+    for name, count in counted.items():
+        if getattr(record, name) != count:
+            report.problems.append(
+                f"{folder / record.file}: holds {count} {name}, the manifest says {getattr(record, name)}"
+            )
+
+
+def _list_lengths(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
+    return np.diff(batch.column(name).offsets.to_numpy()).astype(np.int64)
+
+
+def _check_ledger(report: Report, manifest: ShardsManifest) -> None:
+    ledger, tokens = manifest.ledger, manifest.ledger.tokens
+    if ledger.rows != ledger.kept + sum(ledger.turned_away.values()):
+        report.problems.append("ledger: rows are not kept + turned away")
+    if tokens.tokens != tokens.targets + tokens.context + sum(tokens.cut.values()):
+        report.problems.append("ledger: tokens are not targets + context + cut")
+    packed = sum(record.tokens for records in manifest.splits.values() for record in records)
+    if packed != tokens.targets + tokens.context:
+        report.problems.append("ledger: targets + context are not the shards' tokens")
+    report.checked.append(f"ledger: {ledger.rows:,} rows and {tokens.tokens:,} tokens accounted for")
+
+
+def _check_examples(
+    report: Report,
+    folder: Path,
+    conversations: Path,
+    source: ConversationsManifest,
+    manifest: ShardsManifest,
+    sample: int | None,
+) -> None:
+    tokenizer = _load_tokenizer(report, folder, manifest)
+    if tokenizer is None:
+        return
+    reference = Reference(tokenizer)
+    table = read_rows(conversations, source, 0, source.kept, ["messages", "tools"])
+    total = sum(record.examples for records in manifest.splits.values() for record in records)
+    step = max(1, total // sample) if sample else 1
+    same = 0
+    with progress_bar(-(-total // step), " examples", "verify") as bar:
+        for name, pack, number in _every(step, folder, manifest):
+            row = int(pack.conversation_rows[number])
+            problem = _difference(reference, table.slice(row, 1).to_pylist()[0], pack, number)
+            if problem:
+                report.problems.append(f"{name}, conversation {row}: {problem}")
+            same += problem is None
+            bar.update()
+    report.checked.append(f"examples: {same:,} of {-(-total // step):,} derived anew give the same ids and mask")
+
+
+def _every(step: int, folder: Path, manifest: ShardsManifest) -> Iterator[tuple[str, Pack, int]]:
+    count = 0
+    for file, row, pack in all_packs(folder, manifest):
+        for number in range(len(pack.seq_lengths)):
+            if count % step == 0:
+                yield f"{file}, pack {row}", pack, number
+            count += 1
+
+
+def _load_tokenizer(report: Report, folder: Path, manifest: ShardsManifest) -> Any:
+    import hashlib
+
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    except (OSError, ValueError) as error:
+        report.problems.append(f"{folder / 'tokenizer'}: can't be read: {str(error).splitlines()[0]}")
+        return None
+    found = {
+        "sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
+    }
+    for name, value in found.items():
+        if value != getattr(manifest.tokenizer, name):
+            report.problems.append(
+                f"{folder / 'tokenizer'}: its {name} is not the manifest's; run `dataprep tokenize` again"
+            )
+    return tokenizer if report.sound else None
+
+
+def _difference(reference: "Reference", record: dict[str, Any], pack: Pack, number: int) -> str | None:
+    """How an example differs from what the conversation gives anew; None where it doesn't."""
+    try:
+        ids, mask = reference.example(record)
+    except RefusedError as refused:
+        return f"should have been turned away: {refused.reason}: {refused}"
+    low, high = pack.bounds()[number]
+    start = int(pack.conversation_starts[number])
+    if not np.array_equal(ids[start : start + high - low], pack.input_ids[low:high]):
+        return "its ids differ from apply_chat_template's"
+    expected = mask[start : start + high - low].copy()
+    expected[:1] = False
+    return None if np.array_equal(expected, pack.targets[low:high]) else "its mask differs"
+
+
+class Reference:
+    """Ids and masks the slow way: transformers' ids, and targets by the character offsets it reports."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+        controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        controls |= set(tokenizer.all_special_tokens)
+        template = tokenizer.chat_template
+        self._renderer = Renderer(template, names, sorted(controls), len) if template else None
+
+    def example(self, record: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids and mask of a whole conversation. Raises RefusedError where its turns can't be found."""
+        tokenizer = self._tokenizer
+        messages, tools, _ = rich_parts(record)
+        if messages[0]["role"] == "text":
+            ids = [*tokenizer(messages[0]["content"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            return np.array(ids), np.arange(len(ids)) > 0
+        ids = tokenizer.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        first, last = np.array(offsets).T
+        mask = np.zeros(len(ids), dtype=bool)
+        for start, end in self._trained_spans(record, messages, tools, text):
+            mask |= (first >= start) & (last <= end) & (first < end)
+        mask[:1] = False
+        return np.array(ids), mask
+
+    def _trained_spans(
+        self, record: dict[str, Any], messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, text: str
+    ) -> Iterator[tuple[int, int]]:
+        """Characters [start, end) of each trained turn in the official rendering `text`."""
+        if self._renderer is None:
+            raise RefusedError("template-refuses", "this model has no chat template")
+        texts = {
+            "content": [message["content"] for message in messages],
+            "reasoning": [message.get("reasoning_content", "") for message in messages],
+        }
+        roles = tuple(message["role"] for message in messages)
+        plan = self._renderer.traced_anew(Dialogue(roles=roles, texts=texts, messages=messages, tools=tools))
+        pieces = plan.pieces(plan.slot_texts(texts))
+        if "".join(pieces) != text:
+            raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
+        points = np.cumsum([0, *map(len, pieces)])[plan.point_pieces] + plan.point_offsets
+        for (start, end, _), message in zip(points.reshape(-1, 3).tolist(), plan.turn_messages, strict=True):
+            if record["messages"][message]["train"] is not False:
+                yield start, end
