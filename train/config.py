@@ -168,6 +168,8 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 0:
             raise TrainError(f"{flag_name(name)} is {value}; it must not be below 0")
+    if config.zero not in (0, 1, 2, 3):
+        raise TrainError(f"ZeRO stage {config.zero} does not exist; it is 0, 1, 2 or 3")
     if config.warmup_ratio > 1:
         raise TrainError(f"--warmup-ratio is {config.warmup_ratio}; it is a part of the run, at most 1")
     if config.precision != "fp32" and config.zero == 0:

@@ -53,7 +53,7 @@ def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
     for key, name in SETTINGS.items():
         value = _at(content, key)
         if value not in (None, "auto"):
-            value = tuple(value) if isinstance(value, list) else value
+            value = _checked(key, value)
             found.setdefault(name, FileSetting(key=key, value=value))
     if (scheduler := _at(content, "scheduler.type")) is not None:
         found["schedule"] = FileSetting(key="scheduler.type", value=SCHEDULES[scheduler])
@@ -87,6 +87,16 @@ def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool
         result.setdefault(precision, {})["enabled"] = config.precision == precision
     result.setdefault("zero_allow_untested_optimizer", True)
     return result
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Betas as a tuple, anything else as the number it must be."""
+    if key == "optimizer.params.betas" and isinstance(value, list) and len(value) == 2:
+        return tuple(value)
+    kinds = (int,) if key.endswith(("_size", "_gpu", "_steps", "stage")) else (int, float)
+    if type(value) not in kinds:
+        raise TrainError(f'{key} is {value!r} in the DeepSpeed file; write a number, or "auto"')
+    return value
 
 
 def _at(content: Any, key: str) -> Any:

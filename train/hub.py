@@ -97,7 +97,7 @@ def _fetch(name: str) -> Path:
 
 
 def _reach(endpoint: str, where: str) -> None:
-    """Raise ModelError when nothing answers at `endpoint` within seconds; the hub's own library would retry for long."""
+    """Raise ModelError when nothing answers at `endpoint` within seconds; the hub's library would retry for long."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 

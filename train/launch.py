@@ -92,7 +92,6 @@ def join_ranks() -> Ranks:
     """Join the process group (NCCL on GPUs, gloo on CPU) as the environment says, alone where it says nothing."""
     import torch
 
-    quiet_libraries()
     on_gpu = torch.cuda.is_available()
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)

@@ -14,6 +14,7 @@ from train.config import RunConfig
 from train.hub import ModelFiles
 from train.load import Shards
 
+PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -29,12 +30,17 @@ class ModelShape:
 
 
 def read_shape(files: ModelFiles) -> ModelShape:
-    """Read a model's config. Raises ModelError when transformers does not know it."""
+    """Read a model's config. Raises ModelError when transformers does not know it, or packs would leak in it."""
     from transformers import AutoConfig
 
     with told_as_model_error(files):
         config = AutoConfig.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
     text = config.get_text_config()
+    if mixing := sorted(set(getattr(text, "layer_types", None) or []) - PACKABLE_LAYERS):
+        raise ModelError(
+            f"{files.name}: its {mixing[0]} layers carry state from one example of a pack into the next, so it "
+            "can't be trained on packs yet; choose a model with plain attention"
+        )
     return ModelShape(
         architecture=(config.architectures or [config.model_type])[0],
         num_layers=text.num_hidden_layers,

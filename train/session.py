@@ -1,0 +1,140 @@
+"""A training session on every rank, from the model's files to the finished folder: model, measures, report."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import TrainError
+from train.batch import Plan
+from train.config import RunConfig
+from train.engine import Engine, build_engine
+from train.evaluate import held_out_loss
+from train.export import export_model
+from train.hub import ModelFiles
+from train.launch import Ranks
+from train.load import Shards
+from train.log import RunLog, StepRecord
+from train.loop import train_steps
+from train.model import ModelShape, attention_line, read_shape
+from train.summary import RunSummary, write_summary
+
+
+def train_session(
+    config: RunConfig, content: dict[str, Any], shards: Shards, files: ModelFiles, out: Path, ranks: Ranks
+) -> None:
+    """Train and leave OUT/model, OUT/metrics.jsonl, OUT/tensorboard and OUT/summary.html; every rank calls this.
+
+    `content` is the user's DeepSpeed file. Raises TrainError when memory runs out or the loss is no longer a number.
+    """
+    shape = read_shape(files)
+    plan = Plan(
+        num_packs=len(shards.train),
+        batch_packs=config.batch_packs,
+        micro_packs=config.micro_packs,
+        num_ranks=ranks.num_ranks,
+    )
+    num_steps = config.steps or config.epochs * plan.steps_an_epoch
+    with _memory_told(config):
+        engine = build_engine(files, shape, config, content, ranks)
+        log = None
+        if ranks.is_first:
+            print("\n".join(_opening_lines(config, shards, shape, plan, engine, ranks)), flush=True)
+            log = RunLog(_fresh_folder(out), num_steps)
+        watch = _Watch(
+            config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
+        )
+        started = time.perf_counter()
+        watch.evaluate(0)
+        train_steps(engine.deepspeed, shards.train, plan, config, ranks, num_steps, watch.on_records, watch.on_step)
+    seconds = time.perf_counter() - started
+    export_model(engine.deepspeed, out / "model", shards.tokenizer, shape.dtype, ranks)
+    if log is not None:
+        log.close()
+        summary = RunSummary.of(config, shards, log, num_parameters=engine.num_parameters, seconds=seconds)
+        write_summary(out, summary, log)
+        print(summary.line(), f"model      {out / 'model'}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Watch:
+    """What happens beside the steps: measures, held-out losses, checkpoints."""
+
+    config: RunConfig
+    shards: Shards
+    shape: ModelShape
+    engine: Engine
+    ranks: Ranks
+    out: Path
+    log: RunLog | None  # rank 0's
+    num_steps: int
+
+    def on_records(self, records: list[StepRecord]) -> None:
+        if self.log is not None:
+            self.log.log_steps(records)
+
+    def on_step(self, done: int) -> None:
+        eval_every = self.config.eval_every or -(-self.num_steps // 4)
+        if done % eval_every == 0 or done == self.num_steps:
+            self.evaluate(done)
+        if self.config.save_every and done % self.config.save_every == 0 and done != self.num_steps:
+            folder = self.out / "checkpoints" / f"step-{done:06d}"
+            export_model(self.engine.deepspeed, folder, self.shards.tokenizer, self.shape.dtype, self.ranks)
+
+    def evaluate(self, step: int) -> None:
+        if self.shards.val is not None:
+            loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.config, self.ranks)
+            if self.log is not None:
+                self.log.log_eval(step, loss)
+
+
+def _opening_lines(
+    config: RunConfig, shards: Shards, shape: ModelShape, plan: Plan, engine: Engine, ranks: Ranks
+) -> list[str]:
+    packs, tokens, targets = len(shards.train), int(shards.train.num_tokens.sum()), int(shards.train.num_targets.sum())
+    num_steps = config.steps or config.epochs * plan.steps_an_epoch
+    val = f"{len(shards.val):,} packs held out" if shards.val is not None else "none held out, so no held-out loss"
+    epochs = num_steps / plan.steps_an_epoch
+    micro = f"{config.num_ranks} ranks x {config.num_micro_steps} micro-batches of {config.micro_packs}"
+    lines = [
+        f"model      {config.model}: {engine.num_parameters:,} parameters, {config.precision}, ZeRO-{config.zero}",
+        f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
+        f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
+        f"attention  {attention_line(shape, config, ranks.device)}; it never crosses examples",
+    ]
+    room = config.num_ranks * config.num_micro_steps * config.micro_packs
+    if room - config.batch_packs >= config.micro_packs and config.num_micro_steps > 1:
+        idle = (room - config.batch_packs) / room
+        lines.append(f"note       {idle:.0%} of the ranks' time is idle; --batch-packs {room} would use it")
+    return lines
+
+
+def _fresh_folder(out: Path) -> Path:
+    """Make the run's folder, without what an unfinished run logged there."""
+    try:
+        shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        (out / "tensorboard").mkdir(parents=True)
+    except OSError as error:
+        raise TrainError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
+    return out
+
+
+@contextmanager
+def _memory_told(config: RunConfig) -> Iterator[None]:
+    """Say what helps when a GPU's memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        ways = [
+            "--micro-packs 1" if config.micro_packs > 1 else None,
+            None if config.gradient_checkpointing else "--gradient-checkpointing",
+            "--zero 3" if config.num_ranks > 1 and config.zero < 3 else None,
+            None if config.offload_optimizer else "--offload-optimizer",
+            "a smaller `dataprep tokenize --seq-len`",
+        ]
+        raise TrainError(f"the GPU's memory ran out; try {', or '.join(way for way in ways if way)}") from error
