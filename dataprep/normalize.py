@@ -27,9 +27,12 @@ from schemas.errors import CacheError, InputError, SftpackError
 from schemas.files import sha256_file, written_whole
 from schemas.manifest import Artefact, ConversationsManifest, InputFile, NormalizeOptions, write_manifest
 
-# A unit is one part and one process's task. Starting a process costs as much as normalizing some 20 MB.
+# A unit is one part and one process's task.
 UNIT_BYTES = 32 << 20
 UNIT_ROWS = 100_000
+
+# Starting a process takes as long as normalizing some 40 MB.
+PARALLEL_BYTES = 128 << 20
 
 _OURS = re.compile(
     r"part-\d{5}-[0-9a-f]{8}\.parquet|quarantine-[0-9a-f]{8}\.jsonl|\.+(unit|quarantine)-\d.*|\.manifest\.json\..*"
@@ -130,7 +133,8 @@ def _results(
     units: Iterator[Unit], files: list[RawFile], workers: int | None
 ) -> Iterator[tuple[Artefact | None, Tally]]:
     total_bytes = sum(file.bytes for file in files)
-    num_workers = min(workers or _num_cores(), 1 + total_bytes // UNIT_BYTES)
+    asked = workers or (_num_cores() if total_bytes >= PARALLEL_BYTES else 1)
+    num_workers = min(asked, 1 + total_bytes // UNIT_BYTES)
     with progress_bar(total_bytes, "B", "normalize") as bar:
         here = ((unit, normalize_unit(unit)) for unit in units)
         for unit, result in _in_processes(units, num_workers) if num_workers > 1 else here:

@@ -7,7 +7,7 @@ import orjson
 
 from schemas.manifest import ConversationsManifest
 
-_DETAIL_CHARACTERS = 160
+_DETAIL_CHARACTERS = 200
 _SOURCES_SHOWN = 20
 
 
@@ -23,10 +23,11 @@ def summary_text(manifest: ConversationsManifest, out: Path) -> str:
     formats = {f"  {name}": number for name, number in manifest.formats.items()}
     sources = {f"  {name}": number for name, number in list(manifest.sources.items())[:_SOURCES_SHOWN]}
     width = max(map(len, [*counts, *nested, *formats, *sources]))
+    digits = len(f"{manifest.rows:,}")
     examples = first_of_each_reason(manifest, folder) if turned_away else {}
 
     def counted(name: str, number: int) -> str:
-        return f"{name:<{width}}  {number:>12,}"
+        return f"{name:<{width}}  {number:>{digits},}"
 
     lines = [counted(name, number) for name, number in counts.items()]
     for name, number in nested.items():

@@ -32,16 +32,12 @@ class Digest(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawFile:
-    """One input file: where it lies, and its path as the user gave it, with forward slashes."""
+    """One input file."""
 
     path: Path
-    name: str
+    name: str  # the path as the user gave it, with forward slashes
+    source: str  # the file's name without its ending
     bytes: int
-
-    @property
-    def source(self) -> str:
-        """The file's name without its ending."""
-        return PurePath(self.name).stem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +123,7 @@ def _raw_file(path: Path) -> RawFile:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
     if not path.is_file():
         raise InputError(f"{name}: not a regular file; write the rows to a file first")
-    return RawFile(path=path, name=name, bytes=size)
+    return RawFile(path=path, name=name, source=PurePath(name).stem, bytes=size)
 
 
 def _endings() -> str:

@@ -23,6 +23,7 @@ RawRow = tuple[int, Any, bytes | None]
 _BOM = b"\xef\xbb\xbf"
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _BATCH_ROWS = 1024
+_FROM_UTF16 = "save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW"
 
 
 def read_rows(segment: Segment) -> Iterator[RawRow]:
@@ -115,8 +116,8 @@ def _is_message(value: object) -> bool:
 
 
 def _may_hold_numbers(data: bytes) -> bool:
-    """Tell whether a row may hold numbers that are stored: those in tool calls and tools. Others are never kept."""
-    return b'"arguments"' in data or b'"tools"' in data or b'"functions"' in data
+    """Tell whether rows may hold numbers that are kept: those in tools, tool_calls, functions or function_call are."""
+    return b'"tool' in data or b'"function' in data
 
 
 def _second_reading(data: bytes) -> Any:
@@ -132,6 +133,8 @@ def _second_reading(data: bytes) -> Any:
             "lone-surrogate", f"the text holds half of a surrogate pair, \\u{ord(error.object[error.start]):x}"
         )
     except json.JSONDecodeError as error:
+        if "\0" in error.doc:
+            return TurnedAway("bad-encoding", "NUL bytes between the characters: UTF-16, not UTF-8", _FROM_UTF16)
         return TurnedAway("broken-json", f"not JSON: {error.msg} at {_place(error)}")
     except RecursionError:
         return TurnedAway("too-deep", "values are nested about 1,000 deep or more")
@@ -150,5 +153,7 @@ def _place(error: json.JSONDecodeError) -> str:
 
 
 def _bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
+    if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return TurnedAway("bad-encoding", "the file begins as UTF-16, not UTF-8", _FROM_UTF16)
     found = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
     return TurnedAway("bad-encoding", f"{found} is not UTF-8")

@@ -56,14 +56,15 @@ def checked_format(name: str | None) -> str | None:
 
 def convert(row: object, format_name: str | None, roles: Roles) -> tuple[str, list[Message], str | None]:
     """Give a row's format, messages and tools. Raises TurnedAway for a row that can't become a conversation."""
-    if not isinstance(row, dict | list):
+    if type(row) is not dict and type(row) is not list:
         raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
     name = format_name or detect_format(row)
     messages, tools = FORMATS[name](row, roles)
-    if not any(message[0] == "assistant" for message in messages) and name != "text":
-        found = ", ".join(dict.fromkeys(message[0] for message in messages))
-        raise TurnedAway("no-assistant-turn", f"the roles are {found}; none is the assistant's")
-    return name, messages, tools
+    for message in messages:
+        if message[0] == "assistant" or message[0] == "text":
+            return name, messages, tools
+    found = ", ".join(dict.fromkeys(message[0] for message in messages))
+    raise TurnedAway("no-assistant-turn", f"the roles are {found}; none is the assistant's")
 
 
 def detect_format(row: dict[str, Any] | list[Any]) -> str:

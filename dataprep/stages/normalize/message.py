@@ -20,14 +20,14 @@ CALL = "function_call"
 
 # Only names that mean one thing everywhere; others are the user's to map.
 ROLE_NAMES = {
-    "system": "system",
-    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "model": "assistant",
+    "system": "system",
+    "developer": "system",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",

@@ -31,13 +31,14 @@ def from_sharegpt(row: Any, roles: Roles) -> Converted:
 
 def turn_list(row: Any) -> list[Any]:
     """Give the list of turns of a row that is one or has one; turn the row away where there is none."""
-    if isinstance(row, list):
-        turns, where = row, "the row"
-    else:
-        where = next((key for key in TURN_LISTS if row.get(key) is not None), "")
-        if not where:
+    turns, where = row, "the row"
+    if not isinstance(row, list):
+        for where in TURN_LISTS:
+            turns = row.get(where)
+            if turns is not None:
+                break
+        else:
             raise TurnedAway("format-mismatch", f"the row has no list of turns; its keys are {_keys(row)}")
-        turns = row[where]
     if not isinstance(turns, list):
         raise TurnedAway("no-messages", f"{where} is {kind_of(turns)}, expected a list")
     if not turns:
