@@ -1,0 +1,127 @@
+"""Flags, the user's DeepSpeed file and defaults become one frozen config."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import TrainError
+from train.cli import _parser
+from train.config import RunConfig, settle
+from train.deepspeed_config import deepspeed_config, file_settings, read_deepspeed_file
+from train.optimizer import learning_rate
+
+HUGGING_FACE_STYLE = {
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "bf16": {"enabled": "auto"},
+    "optimizer": {"type": "AdamW", "params": {"lr": "auto", "weight_decay": 0.05, "betas": [0.9, 0.999]}},
+    "scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 7, "warmup_max_lr": "auto"}},
+    "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto", "overlap_comm": True},
+}
+
+
+def settled(*flags: str, content: dict[str, Any] | None = None, seq_len: int = 4096, num_ranks: int = 1) -> RunConfig:
+    options = _parser().parse_args(["run", "--shards", "cache", *flags])
+    file = file_settings(content or {})
+    return settle(options, file, model="m", seq_len=seq_len, num_ranks=num_ranks, has_bf16_gpu=False)
+
+
+def test_defaults_make_a_batch_of_65536_tokens() -> None:
+    config = settled()
+    assert (config.batch_packs, config.micro_packs, config.num_micro_steps) == (16, 1, 16)
+    assert (config.learning_rate, config.schedule, config.precision, config.zero) == (1e-5, "cosine", "fp32", 1)
+    assert settled(seq_len=65536 * 2, num_ranks=3).batch_packs == 3
+
+
+def test_ranks_and_micro_packs_share_the_batch() -> None:
+    assert settled("--batch-packs", "16", "--micro-packs", "2", num_ranks=4).num_micro_steps == 2
+    assert settled("--batch-packs", "17", "--micro-packs", "2", num_ranks=4).num_micro_steps == 3
+
+
+def test_auto_in_the_deepspeed_file_is_filled_and_what_is_left_of_it_dropped() -> None:
+    config = settled("--batch-packs", "8", "--learning-rate", "2e-5", content=HUGGING_FACE_STYLE, num_ranks=2)
+    assert (config.zero, config.weight_decay, config.adam_betas) == (3, 0.05, (0.9, 0.999))
+    assert (config.schedule, config.warmup_steps, config.learning_rate) == ("linear", 7, 2e-5)
+    assert deepspeed_config(config, HUGGING_FACE_STYLE, on_gpu=False) == {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 4,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "zero_optimization": {"stage": 3, "overlap_comm": True},
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def test_the_deepspeed_files_batch_is_taken() -> None:
+    content = {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}
+    config = settled(content=content, num_ranks=4)
+    assert (config.batch_packs, config.micro_packs, config.num_micro_steps) == (24, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "content", "message"),
+    [
+        (["--zero", "2"], {"zero_optimization": {"stage": 3}}, "--zero 2 contradicts zero_optimization.stage 3 in"),
+        (["--learning-rate", "1e-4"], {"optimizer": {"params": {"lr": 1e-5}}}, "--learning-rate 0.0001 contradicts"),
+        (["--precision", "fp32"], {"bf16": {"enabled": True}}, "--precision fp32 contradicts bf16.enabled bf16"),
+        (["--batch-packs", "8"], {"gradient_accumulation_steps": 3}, "gradient_accumulation_steps 3 makes 3 packs a"),
+        (["--warmup-ratio", "0.1"], {"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 5}}}, "twice"),
+        ([], {"train_batch_size": "16"}, "train_batch_size is '16' in the DeepSpeed file; write a number"),
+        ([], {"zero_optimization": {"stage": 4}}, "ZeRO stage 4 does not exist"),
+        (["--steps", "3", "--epochs", "2"], {}, "--steps and --epochs say the same thing twice"),
+        (["--batch-packs", "1"], {}, "--batch-packs 1 leaves some of the 2 ranks idle; give at least 2"),
+        (["--steps", "0"], {}, "--steps is 0; it must be at least 1"),
+        (["--learning-rate", "-1"], {}, "--learning-rate is -1.0; it must be above 0"),
+        (["--warmup-ratio", "3"], {}, "--warmup-ratio is 3.0; it is a part of the run"),
+        (["--zero", "0", "--offload-optimizer"], {}, "--offload-optimizer needs ZeRO"),
+        (["--zero", "0", "--precision", "bf16"], {}, "--zero 0 with bf16 trains badly in DeepSpeed; use --zero 1"),
+    ],
+)
+def test_what_clashes_or_is_out_of_range_is_named(flags: list[str], content: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainError) as caught:
+        settled(*flags, content=content, num_ranks=1 if "gradient_accumulation_steps" in content else 2)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"optimizer": {"type": "Lion"}}', "optimizer.type is 'Lion'; this trainer has AdamW"),
+        ('{"scheduler": {"type": "OneCycle"}}', "scheduler.type is 'OneCycle'; one of WarmupLR"),
+        ('{"bf16": {"enabled": true}, "fp16": {"enabled": true}}', "bf16.enabled and fp16.enabled are both true"),
+    ],
+)
+def test_a_deepspeed_file_that_cannot_be_honoured_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TrainError, match=r"ds\.json") as caught:
+        read_deepspeed_file(path)
+    assert message in str(caught.value)
+
+
+def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(HUGGING_FACE_STYLE), encoding="utf-8")
+    assert read_deepspeed_file(path) == HUGGING_FACE_STYLE
+    with pytest.raises(TrainError, match="cannot be read: No such file"):
+        read_deepspeed_file(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_learning_rate_rises_then_follows_its_schedule(schedule: str, expected: list[float]) -> None:
+    config = settled("--learning-rate", "1", "--schedule", schedule, "--warmup-steps", "2")
+    assert [learning_rate(config, step, 6) for step in range(6)] == pytest.approx(expected, rel=1e-5)
