@@ -79,7 +79,7 @@ def _write_conversations(
         for part, tally in _results(units, files, workers):
             if part is not None:
                 parts.append(_placed(folder / part.file, f"part-{len(parts):05d}-{part.sha256[:8]}.parquet", part))
-            quarantine.writelines(line + b"\n" for line in tally.quarantine)
+            quarantine.writelines(tally.quarantine)
             total.turned_away.update(tally.turned_away)
             total.formats.update(tally.formats)
             total.sources.update(tally.sources)

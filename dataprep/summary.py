@@ -32,14 +32,13 @@ def summary_text(manifest: ConversationsManifest, out: Path) -> str:
     lines = [counted(name, number) for name, number in counts.items()]
     for name, number in nested.items():
         lines += [counted(name, number), *_example(examples.get(name.strip()))]
+    if manifest.kept == 0:
+        return "\n".join([*lines, "", "no row was kept, so there is nothing to tokenize", *_places(manifest, folder)])
     for title, table in (("kept, by format", formats), ("kept, by source", sources)):
         lines += ["", title, *(counted(name, number) for name, number in table.items())]
     if len(manifest.sources) > _SOURCES_SHOWN:
         lines.append(f"  and {len(manifest.sources) - _SOURCES_SHOWN:,} more sources")
-    lines += ["", f"written to {folder} ({len(manifest.parts)} {'part' if len(manifest.parts) == 1 else 'parts'})"]
-    if turned_away:
-        lines.append(f"the rows turned away are listed in {folder / manifest.quarantine.file}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_places(manifest, folder)])
 
 
 def first_of_each_reason(manifest: ConversationsManifest, folder: Path) -> dict[str, dict[str, Any]]:
@@ -61,3 +60,11 @@ def _example(record: dict[str, Any] | None) -> list[str]:
     if len(detail) > _DETAIL_CHARACTERS:
         detail = detail[: _DETAIL_CHARACTERS - 1] + "…"
     return [f"      {record['file']}:{record['row']}: {detail}", f"      to mend: {record['fix']}"]
+
+
+def _places(manifest: ConversationsManifest, folder: Path) -> list[str]:
+    num_parts = len(manifest.parts)
+    places = [f"written to {folder} ({num_parts} {'part' if num_parts == 1 else 'parts'})"] if num_parts else []
+    if manifest.kept < manifest.rows:
+        places.append(f"the rows turned away are listed in {folder / manifest.quarantine.file}")
+    return places

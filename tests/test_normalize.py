@@ -1,9 +1,11 @@
 """Raw files to conversations/: the ledger, the folder, the processes, and what the user is told."""
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from dataprep.normalize import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS
 from dataprep.summary import summary_text
 from schemas.conversation import CONVERSATION
-from schemas.errors import CacheError, InputError
+from schemas.errors import CacheError, InputError, SftpackError
 from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, read_conversations_manifest
 
@@ -253,6 +255,37 @@ def test_the_summary_tells_the_ledger_with_an_example_and_a_remedy(
         "written to cache/conversations (1 part)\n"
         f"the rows turned away are listed in cache/conversations/{manifest.quarantine.file}"
     )
+
+
+def test_the_summary_says_when_nothing_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest = run(lines(Path("a.jsonl"), 5), out=Path("cache"))
+    assert summary_text(manifest, Path("cache")).splitlines()[-2:] == [
+        "no row was kept, so there is nothing to tokenize",
+        f"the rows turned away are listed in cache/conversations/{manifest.quarantine.file}",
+    ]
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalize, "UNIT_BYTES", 20_000)
+    path = lines(tmp_path / "a.jsonl", *[HELLO] * 2000)
+    ready = threading.Event()
+
+    def kill_a_worker() -> None:
+        while not ready.is_set():
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    try:
+        with pytest.raises(SftpackError, match="a worker process was killed, likely for want of memory"):
+            run(path, out=tmp_path, workers=2)
+    finally:
+        ready.set()
+        killer.join()
+    assert not (tmp_path / "conversations" / "manifest.json").exists()
 
 
 def test_real_data_of_every_format_closes_the_ledger(shared: Path, tmp_path: Path) -> None:

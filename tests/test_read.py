@@ -56,6 +56,11 @@ def test_a_line_in_another_encoding_costs_that_row_only(tmp_path: Path) -> None:
     assert rows_of(path) == [(1, "bad-encoding", "byte 0xd6 at position 8 is not UTF-8"), (2, {"a": 2})]
 
 
+def test_a_file_cut_in_the_middle_of_a_character_is_broken_and_not_misencoded(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"a": "中'.encode()[:-1])
+    assert rows_of(path) == [(1, "broken-json", "not JSON: the text ends in the middle of a character")]
+
+
 def test_utf_16_is_recognised(tmp_path: Path) -> None:
     rows = rows_of(written(tmp_path / "a.jsonl", '{"a": 1}\n{"a": 2}\n'.encode("utf-16")))
     assert rows[0] == (1, "bad-encoding", "the file begins as UTF-16, not UTF-8")

@@ -135,7 +135,7 @@ def _second_reading(data: bytes) -> Any:
     except json.JSONDecodeError as error:
         if "\0" in error.doc:
             return TurnedAway("bad-encoding", "NUL bytes between the characters: UTF-16, not UTF-8", _FROM_UTF16)
-        return TurnedAway("broken-json", f"not JSON: {error.msg} at {_place(error)}")
+        return TurnedAway("broken-json", f"not JSON: {error.msg.removesuffix(' at')} at {_place(error)}")
     except RecursionError:
         return TurnedAway("too-deep", "values are nested about 1,000 deep or more")
     except ValueError as error:
@@ -155,5 +155,7 @@ def _place(error: json.JSONDecodeError) -> str:
 def _bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
     if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
         return TurnedAway("bad-encoding", "the file begins as UTF-16, not UTF-8", _FROM_UTF16)
+    if error.reason == "unexpected end of data":
+        return TurnedAway("broken-json", "not JSON: the text ends in the middle of a character")
     found = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
     return TurnedAway("bad-encoding", f"{found} is not UTF-8")

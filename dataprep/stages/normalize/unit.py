@@ -86,11 +86,13 @@ def _batches(unit: Unit, tally: Tally) -> Iterator[pa.RecordBatch]:
     for segment in unit.segments:
         file = segment.file
         for row in read_rows(segment):
+            if isinstance(row[1], TurnedAway):
+                _turn_away(tally, file, row, row[1])
+                continue
             try:
                 size += _add_row(columns, tally, file, row, unit)
             except TurnedAway as reason:
-                tally.turned_away[reason.reason] += 1
-                tally.quarantine.append(_quarantine_line(file.name, row, reason))
+                _turn_away(tally, file, row, reason)
             if size >= GROUP_BYTES:
                 yield to_batch(columns)
                 columns, size = Columns(), 0
@@ -100,8 +102,6 @@ def _batches(unit: Unit, tally: Tally) -> Iterator[pa.RecordBatch]:
 
 def _add_row(columns: Columns, tally: Tally, file: RawFile, row: RawRow, unit: Unit) -> int:
     number, value, _ = row
-    if isinstance(value, TurnedAway):
-        raise value
     name, messages, tools = convert(value, unit.format, unit.roles)
     conversation_id, size = identify(messages, tools)
     columns.ids.append(conversation_id)
@@ -113,6 +113,11 @@ def _add_row(columns: Columns, tally: Tally, file: RawFile, row: RawRow, unit: U
     tally.formats[name] += 1
     tally.sources[file.source] += 1
     return size
+
+
+def _turn_away(tally: Tally, file: RawFile, row: RawRow, reason: TurnedAway) -> None:
+    tally.turned_away[reason.reason] += 1
+    tally.quarantine.append(_quarantine_line(file.name, row, reason))
 
 
 def _writer(path: Path) -> pq.ParquetWriter:
@@ -131,9 +136,9 @@ def _quarantine_line(file: str, row: RawRow, reason: TurnedAway) -> bytes:
     record = {"file": file, "row": number, "reason": reason.reason, "detail": reason.detail, "fix": reason.fix}
     record["raw"] = _raw_text(value, raw)
     try:
-        return orjson.dumps(record)
+        return orjson.dumps(record) + b"\n"  # a copy: what orjson gives holds on to 4 KB however short it is
     except TypeError:  # half of a surrogate pair in the detail or the row
-        return json.dumps(record).encode()
+        return json.dumps(record).encode() + b"\n"
 
 
 def _raw_text(value: Any, raw: bytes | None) -> str:
