@@ -12,7 +12,7 @@ from train.attention import check_every_layer_attends, register_packed_attention
 from train.batch import collate
 from train.hub import ModelFiles
 from train.load import Packs, open_shards
-from train.loss import summed_loss
+from train.loss import SummedCrossEntropy, summed_loss
 from train.model import read_shape
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -121,6 +121,22 @@ def test_changing_one_example_moves_no_other_examples_loss(
     assert len(pack) >= 3
     for index, (one, other) in enumerate(zip(before, after, strict=True)):
         assert (one == other) == (index != middle)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 4e-3)])
+def test_the_summed_cross_entropy_is_that_of_pytorch(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(1)
+    logits = (5 * torch.randn(700, 50)).to(dtype).requires_grad_()
+    labels = torch.randint(50, (700,)).where(torch.rand(700) > 0.1, -100)
+    loss = SummedCrossEntropy.apply(logits, labels)
+    reference = logits.detach().float().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(reference, labels, reduction="sum")
+    (0.25 * loss).backward()
+    (0.25 * expected).backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert logits.grad is not None and reference.grad is not None
+    assert (logits.grad.float() - reference.grad).abs().max() < tolerance * reference.grad.abs().max()
 
 
 def test_a_sliding_window_holds_inside_each_example(

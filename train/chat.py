@@ -71,17 +71,15 @@ def side_by_side(left: str, right: str, width: int) -> str:
 
 def _load(files: ModelFiles) -> Speaker:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    from train.model import told_as_model_error
+    from train.model import load_weights, told_as_model_error
 
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu else torch.float32
     with told_as_model_error(files):
         tokenizer: Any = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            files.folder, gguf_file=files.gguf, dtype=dtype, local_files_only=True
-        )
+    model = load_weights(files, dtype)
     if tokenizer.chat_template is None:
         raise ModelError(f"{files.name}: its tokenizer has no chat template; choose a chat model")
     return Speaker(label=files.name, model=model.to("cuda" if on_gpu else "cpu").eval(), tokenizer=tokenizer)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"train: {error}")
         return 1
     except KeyboardInterrupt:
-        _tell("train: interrupted; nothing half-written was left under a final name")
+        if os.environ.get("RANK", "0") == "0":
+            _tell("train: interrupted; no half-written file was left behind")
         return 130
 
 

@@ -13,6 +13,7 @@ from schemas.errors import TrainError
 if TYPE_CHECKING:
     import torch
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 TIMEOUT = timedelta(minutes=30)  # rank 0 may download a model or write a large one meanwhile
 
 
@@ -60,7 +61,9 @@ def launch_processes(num_processes: int, arguments: list[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -74,18 +77,15 @@ def launch_processes(num_processes: int, arguments: list[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "train.cli", *arguments)
     except ChildFailedError as error:
-        return _exit_code(error.failures)
-    except SignalException as error:
-        raise KeyboardInterrupt from error
-    return 0
-
-
-def _exit_code(failures: dict) -> int:
-    """1 after an error that the rank told itself; anything else killed it, and is told here."""
-    for rank, failure in sorted(failures.items()):
+        rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            raise TrainError(f"rank {rank} was killed by signal {-failure.exitcode}; was memory short? look at `dmesg`")
-    return 1
+            raise TrainError(
+                f"rank {rank} was killed by signal {-failure.exitcode}; if memory ran out, `dmesg` says so"
+            ) from error
+        return 1  # the rank has told its error
+    except SignalException:
+        return INTERRUPTED  # rank 0 has told it
+    return 0
 
 
 def join_ranks() -> Ranks:

@@ -51,6 +51,7 @@ def train_steps(
     every = max(1, min(10, num_steps // 50))
     pending: list[_Pending] = []
     order, epoch = pack_order(len(packs), config.seed, 0), 0
+    engine.train()  # transformers loads models in evaluation mode, in which gradients are not checkpointed
     started = time.perf_counter()
     for index in range(num_steps):
         if index // plan.steps_an_epoch != epoch:

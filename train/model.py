@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class ModelShape:
     dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
 
 
+@cache
 def read_shape(files: ModelFiles) -> ModelShape:
     """Read a model's config. Raises ModelError when transformers does not know it, or packs would leak in it."""
     from transformers import AutoConfig
@@ -87,17 +89,30 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
 
     Gives the model, and an object to keep alive as long as it is used (transformers' weak reference to ZeRO-3).
     """
-    from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     in_pieces = config.zero == 3 and files.gguf is None
     keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
+    model = load_weights(files, DTYPES[config.precision], register_packed_attention())
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model, keep_alive
+
+
+def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = None) -> Any:
+    """The causal language model in `files`. Raises ModelError when it can't be loaded, or weights of it are missing."""
+    from functools import partial
+
+    from tqdm import tqdm
+    from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
+
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # heeds no setting of transformers
     with told_as_model_error(files):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             files.folder,
             gguf_file=files.gguf,
-            dtype=DTYPES[config.precision],
-            attn_implementation=register_packed_attention(),
+            dtype=dtype,
+            attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -106,9 +121,10 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
         raise ModelError(
             f"{files.name}: {len(missing)} weights are missing, {missing[0]} first; download the model again"
         )
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model, keep_alive
+    if files.gguf is not None:  # its weights are plain tensors by now, though transformers still calls it quantized
+        model.hf_quantizer = None
+        vars(model.config).pop("quantization_config", None)
+    return model
 
 
 def count_parameters(model: torch.nn.Module) -> int:

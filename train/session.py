@@ -40,12 +40,14 @@ def train_session(
         num_ranks=ranks.num_ranks,
     )
     num_steps = config.steps or config.epochs * plan.steps_an_epoch
+    if ranks.is_first:
+        _make_folder(out)
     with _memory_told(config):
         engine = build_engine(files, shape, config, content, ranks)
         log = None
         if ranks.is_first:
             print("\n".join(_opening_lines(config, shards, shape, plan, engine, ranks)), flush=True)
-            log = RunLog(_fresh_folder(out), num_steps)
+            log = RunLog(out, num_steps)
         watch = _Watch(
             config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
         )
@@ -114,14 +116,13 @@ def _opening_lines(
     return lines
 
 
-def _fresh_folder(out: Path) -> Path:
+def _make_folder(out: Path) -> None:
     """Make the run's folder, without what an unfinished run logged there."""
     try:
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
         (out / "tensorboard").mkdir(parents=True)
     except OSError as error:
         raise TrainError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
-    return out
 
 
 @contextmanager
