@@ -37,7 +37,7 @@ def summary_text(manifest: ConversationsManifest, out: Path) -> str:
     for title, table in (("kept, by format", formats), ("kept, by source", sources)):
         lines += ["", title, *(counted(name, number) for name, number in table.items())]
     if len(manifest.sources) > _SOURCES_SHOWN:
-        lines.append(f"  and {len(manifest.sources) - _SOURCES_SHOWN:,} more sources")
+        lines.append(f"  and {len(manifest.sources) - _SOURCES_SHOWN:,} more")
     return "\n".join([*lines, "", *_places(manifest, folder)])
 
 

@@ -118,6 +118,12 @@ def test_parquet_rows_count_from_one_over_all_row_groups(tmp_path: Path) -> None
     assert rows_of(tmp_path / "a.parquet") == [(number + 1, {"text": f"page {number}"}) for number in range(5)]
 
 
+def test_columns_of_parquet_that_nobody_reads_do_no_harm(tmp_path: Path) -> None:
+    never = pa.array([2**62, 0], pa.timestamp("us"))  # the year 148,000: Python has no such date
+    pq.write_table(pa.table({"when": never, "text": ["one", "two"]}), tmp_path / "a.parquet")
+    assert rows_of(tmp_path / "a.parquet") == [(1, {"text": "one"}), (2, {"text": "two"})]
+
+
 def test_text_in_parquet_that_is_not_utf_8_costs_that_row_only(tmp_path: Path) -> None:
     binary = pa.array([b"good", b"\xd6\xd0", b"fine"], pa.binary())
     pq.write_table(pa.table({"text": binary.cast(pa.string(), safe=False)}), tmp_path / "a.parquet")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.stages.inputs import Segment
+from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.reasons import TurnedAway
 from schemas.errors import InputError
 
@@ -76,12 +77,14 @@ def _json_rows(data: bytes) -> Iterator[RawRow]:
 
 
 def _parquet_rows(segment: Segment) -> Iterator[RawRow]:
+    """Read the columns that a row is converted from; where there are none, all, so that the reason can name them."""
     number = segment.first_row
     with pq.ParquetFile(segment.file.path) as parquet:
+        columns = [name for name in parquet.schema_arrow.names if name in KEYS] or None
         for group in range(segment.start, segment.end):
             end = number + parquet.metadata.row_group(group).num_rows
             try:
-                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
                     for value in _batch_values(batch):
                         yield number, value, None
                         number += 1

@@ -36,6 +36,13 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "text": from_text,
 }
 
+# The keys that are read of a row; all others are passed over.
+KEYS = (
+    *TURN_LISTS,
+    *("system", "tools", "functions", "instruction", "input", "output", "history"),
+    *("prompt", "query", "response", "chosen", "text"),
+)
+
 _TARGETS = ("user", "assistant", "system", "tool")
 
 
@@ -82,7 +89,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
         return "prompt-response"
     if row.get("text") is not None:
         return "text"
-    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(', '.join(map(str, row)))[1:-1]}")
+    found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
+    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
 
 
 def _turns_format(turns: object, default: str) -> str:

@@ -107,9 +107,11 @@ def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) ->
 
 
 def _role(turn: dict[str, Any], where: str, roles: Roles, role_key: str) -> str:
-    name = turn.get(role_key)
-    if type(name) is not str:
+    if role_key not in turn:
         raise TurnedAway("bad-message", f"{where} has no {role_key!r}; its keys are {_keys(turn)}")
+    name = turn[role_key]
+    if type(name) is not str:
+        raise TurnedAway("bad-message", f"{where}: {role_key} is {kind_of(name)}, expected a string")
     role = roles.get(name)
     if role is None:
         detail = f"{where} has role {shown(name)}; expected one of {', '.join(roles)}"
