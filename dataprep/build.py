@@ -60,15 +60,15 @@ def tokenize_corpus(cache: Path, model: str, options: PackOptions, workers: int 
     _require_parts(conversations, source)
     tokenizer = load_tokenizer(model, cache)
     conversations_sha256 = sha256_file(conversations / "manifest.json")
+    ids, source_names = _ids_and_sources(conversations, source)
     tokens = tokens_fingerprint(tokenizer)
-    decides = [SHARDS_VERSION, conversations_sha256, tokens, asdict(options)]
+    decides = [SHARDS_VERSION, ids, source_names, tokens, asdict(options)]
     fingerprint = hashlib.sha256(canonical_json(decides)).hexdigest()
     shards = cache / "shards"
-    there = _complete(shards, fingerprint, model)
-    if there is not None:
+    there = _complete(shards, fingerprint)
+    if there is not None and (there.model, there.conversations_sha256) == (model, conversations_sha256):
         return Built(manifest=there, folder=shards, tokenized=0, up_to_date=True)
 
-    ids, source_names = _ids_and_sources(conversations, source)
     chunks = find_chunks(ids)
     folder = cache / "tokens" / tokens[:16]
     tokenized = fill_cache(folder, conversations, source, chunks, tokenizer, workers or num_cores())
@@ -100,7 +100,7 @@ def tokenize_corpus(cache: Path, model: str, options: PackOptions, workers: int 
 def _require_parts(folder: Path, manifest: ConversationsManifest) -> None:
     if manifest.kept == 0:
         raise InputError(
-            f"{folder}: holds no conversations; see {folder / 'quarantine.jsonl'} for why rows were turned away"
+            f"{folder}: holds no conversations; see {folder / manifest.quarantine.file} for why rows were turned away"
         )
     for part in manifest.parts:
         path = folder / part.file
@@ -108,7 +108,7 @@ def _require_parts(folder: Path, manifest: ConversationsManifest) -> None:
             raise CacheError(f"{path}: missing or not of {part.bytes} bytes; run `dataprep normalize` again")
 
 
-def _complete(shards: Path, fingerprint: str, model: str) -> ShardsManifest | None:
+def _complete(shards: Path, fingerprint: str) -> ShardsManifest | None:
     """The manifest in `shards` if it is what a run would make again."""
     try:
         manifest = read_shards_manifest(shards)
@@ -119,7 +119,7 @@ def _complete(shards: Path, fingerprint: str, model: str) -> ShardsManifest | No
     here = (
         whole and (shards / "tokenizer" / "tokenizer.json").is_file() and (shards / manifest.quarantine.file).is_file()
     )
-    return manifest if here and (manifest.fingerprint, manifest.model) == (fingerprint, model) else None
+    return manifest if here and manifest.fingerprint == fingerprint else None
 
 
 def _ids_and_sources(folder: Path, manifest: ConversationsManifest) -> tuple[list[str], list[str]]:

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dataprep: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("dataprep: interrupted; what is finished is kept, run the same command to go on", file=sys.stderr)
+        print("dataprep: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

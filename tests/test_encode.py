@@ -1,0 +1,77 @@
+import orjson
+import pytest
+from tokenizers import Tokenizer
+
+from dataprep.core.encode import OffsetEncoder, choose_encoder, is_byte_level, probe_texts, prove_fast
+
+TEXTS = [
+    "Rinse the rice.",
+    "",
+    "请问怎样才能睡得更好？",
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "👩‍👩‍👧 naïve ½",
+    "a\n\n\n b",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json(tiny_tokenizer_dir) -> str:
+    return (tiny_tokenizer_dir / "tokenizer.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_byte_level_ids_are_the_reference_and_their_bounds_cut_the_bytes(tokenizer_json, fast):
+    encoding = choose_encoder(tokenizer_json, allow_fast=fast).encode(TEXTS)
+    reference = Tokenizer.from_str(tokenizer_json)
+    joined = "".join(TEXTS).encode()
+    for number, text in enumerate(TEXTS):
+        low, high = encoding.text_tokens[number : number + 2]
+        expected = reference.encode(text, add_special_tokens=False)
+        assert encoding.ids[low:high].tolist() == expected.ids
+    cut = [joined[a:b] for a, b in zip(encoding.starts.tolist(), encoding.ends.tolist(), strict=True)]
+    assert b"".join(cut) == joined
+    assert encoding.faithful.all()
+
+
+def test_ids_that_do_not_spell_their_text_are_found(tokenizer_json):
+    encoder = choose_encoder(tokenizer_json, allow_fast=False)
+    right = encoder._ids
+
+    def one_id_off(texts):
+        ids, bounds = right(texts)
+        ids = ids.copy()
+        ids[bounds[2]] += 1
+        return ids, bounds
+
+    encoder._ids = one_id_off
+    assert encoder.encode(TEXTS).faithful.tolist() == [True, True, False, True, True, True]
+
+
+def test_offsets_give_the_same_bounds_in_characters(tokenizer_json):
+    texts = [text for text in TEXTS if text.isascii()]  # where bytes and characters count alike
+    by_bytes = choose_encoder(tokenizer_json, allow_fast=False).encode(texts)
+    by_offsets = OffsetEncoder(tokenizer_json).encode(texts)
+    assert by_bytes.ids.tolist() == by_offsets.ids.tolist()
+    assert by_bytes.starts.tolist() == by_offsets.starts.tolist()
+    assert by_bytes.ends.tolist() == by_offsets.ends.tolist()
+
+
+def test_the_probe_set_holds_every_token_of_the_vocabulary(tokenizer_json):
+    record = orjson.loads(tokenizer_json)
+    joined = "\n".join(probe_texts(record))
+    tokens = Tokenizer.from_str(tokenizer_json)
+    words = [tokens.decode([number], skip_special_tokens=False) for number in range(tokens.get_vocab_size())]
+    assert [word for word in words if "\ufffd" not in word and word not in joined] == []
+
+
+def test_fastokens_is_proven_for_a_tokenizer_it_reads_alike(tokenizer_json):
+    proof = prove_fast(tokenizer_json)
+    assert proof.equal, proof.note
+    assert "gave Hugging Face's ids on" in proof.note
+
+
+def test_fastokens_is_not_used_for_a_tokenizer_of_another_kind(tokenizer_json):
+    record = orjson.loads(tokenizer_json)
+    record["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    assert not is_byte_level(record)
+    assert prove_fast(orjson.dumps(record).decode()).note == "not a byte-level BPE"
