@@ -4,35 +4,27 @@ The folder changes hands in one step: parts and quarantine get names made of the
 last, and only then are files removed that it does not name. Killed before, the old state stands whole.
 """
 
-import multiprocessing
 import os
 import re
-import signal
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from hashlib import sha256
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from dataprep.core.progress import progress_bar
+from dataprep.core.workers import num_cores, run_tasks
 from dataprep.stages.inputs import RawFile, Segment, cut, find_files
 from dataprep.stages.normalize.convert import checked_format, role_names
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
-from schemas.errors import CacheError, InputError, SftpackError
+from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file, written_whole
 from schemas.manifest import Artefact, ConversationsManifest, InputFile, NormalizeOptions, write_manifest
 
 # A unit is one part and one process's task.
 UNIT_BYTES = 32 << 20
 UNIT_ROWS = 100_000
-
-# Starting a process takes as long as normalizing some 40 MB.
-PARALLEL_BYTES = 128 << 20
 
 _OURS = re.compile(
     r"part-\d{5}-[0-9a-f]{8}\.parquet|quarantine-[0-9a-f]{8}\.jsonl|\.+(unit|quarantine)-\d.*|\.manifest\.json\..*"
@@ -133,49 +125,11 @@ def _results(
     units: Iterator[Unit], files: list[RawFile], workers: int | None
 ) -> Iterator[tuple[Artefact | None, Tally]]:
     total_bytes = sum(file.bytes for file in files)
-    asked = workers or (_num_cores() if total_bytes >= PARALLEL_BYTES else 1)
-    num_workers = min(asked, 1 + total_bytes // UNIT_BYTES)
+    num_workers = min(workers or num_cores(), 1 + total_bytes // UNIT_BYTES)
     with progress_bar(total_bytes, "B", "normalize") as bar:
-        here = ((unit, normalize_unit(unit)) for unit in units)
-        for unit, result in _in_processes(units, num_workers) if num_workers > 1 else here:
+        for unit, result in run_tasks(normalize_unit, units, num_workers):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result
-
-
-def _in_processes(units: Iterator[Unit], num_workers: int) -> Iterator[tuple[Unit, tuple[Artefact | None, Tally]]]:
-    """Normalize units in processes; results come in order, and no more are under way than keeps all busy."""
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_live_with_parent)
-    pending: deque[tuple[Unit, Future[tuple[Artefact | None, Tally]]]] = deque()
-    try:
-        for unit in units:
-            pending.append((unit, executor.submit(normalize_unit, unit)))
-            if len(pending) > num_workers + 1:
-                first, future = pending.popleft()
-                yield first, future.result()
-        for first, future in pending:
-            yield first, future.result()
-    except BrokenProcessPool as error:
-        raise SftpackError("a worker process was killed, likely for want of memory; try --workers 1") from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _live_with_parent() -> None:
-    """Leave interrupts to the parent, and end when it ends, even where it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _placed(path: Path, name: str, artefact: Artefact) -> Artefact:

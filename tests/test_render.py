@@ -34,7 +34,8 @@ def test_qwen3_renders_two_turns_with_targets_of_content_and_end_token():
     )
     plan = renderer(QWEN3).plan(given)
     assert rendered(plan, given) == (
-        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nHello!<|im_end|>\n"
         "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n4<|im_end|>\n"
     )
     assert targets(plan, given) == ["Hello!<|im_end|>", "4<|im_end|>"]

@@ -45,6 +45,7 @@ def run(options: Namespace, arguments: list[str]) -> int:
         _check_model(files, shards)
     out = Path(share(ranks, _out_folder(options.out, name) if ranks.is_first else None))
     train_session(config, content, shards, files, out, ranks)
+    torch.distributed.barrier()  # nobody leaves while rank 0 still writes
     torch.distributed.destroy_process_group()
     return 0
 

@@ -99,7 +99,7 @@ def fill_cache(
     )
     workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
     with progress_bar(rows, " conversations", "tokenize") as bar:
-        for done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer,)):
+        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer,)):
             bar.update(done)
     _engine = None
     return rows

@@ -1,4 +1,4 @@
-"""Worker processes: the same function over many tasks, in order of completion, gone as soon as their parent is.
+"""Worker processes: the same function over many tasks, results in their order; gone as soon as their parent is.
 
 Few tasks are done in this process, since starting workers would cost more than it saves. Workers are forked where the
 system can, so that they share what was loaded; they are killed with their parent, however it ends.
@@ -8,10 +8,10 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from typing import Any, TypeVar
 
 from schemas.errors import SftpackError
@@ -19,7 +19,7 @@ from schemas.errors import SftpackError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_IN_FLIGHT_PER_WORKER = 3
+_IN_FLIGHT_PER_WORKER = 2
 
 
 def num_cores() -> int:
@@ -39,34 +39,33 @@ def run_tasks(
     workers: int,
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
-) -> Iterator[Result]:
-    """Yield `work(task)` of every task as they are done; with one worker here, in order.
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with `work(task)`, in order; with one worker, in this process. No more are under way than needed.
 
     Raises what `work` raises, and SftpackError when a worker dies.
     """
     if workers <= 1:
         if initializer is not None:
             initializer(*initargs)
-        yield from map(work, tasks)
+        yield from ((task, work(task)) for task in tasks)
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), initializer, initargs)
     )
-    remaining = iter(tasks)
+    pending: deque[tuple[Task, Future[Result]]] = deque()
     try:
-        pending: set[Future[Result]] = {
-            pool.submit(work, task) for task in islice(remaining, workers * _IN_FLIGHT_PER_WORKER)
-        }
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            pending |= {pool.submit(work, task) for task in islice(remaining, len(done))}
-            for future in done:
-                yield future.result()
+        for task in tasks:
+            pending.append((task, pool.submit(work, task)))
+            if len(pending) >= workers * _IN_FLIGHT_PER_WORKER:
+                first, future = pending.popleft()
+                yield first, future.result()
+        for first, future in pending:
+            yield first, future.result()
     except BrokenProcessPool as error:
         raise SftpackError(
-            "a worker process was killed (out of memory?); what was finished is kept: run the command again, "
+            "a worker process was killed, likely for want of memory; run the command again, "
             "with --workers 1 if it happens again"
         ) from error
     finally:
