@@ -22,6 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 PLAIN = [sys.executable, "-m", "train.cli", "run"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PLAIN[1:]]
+DEEPSPEED_FILE = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "bf16": {"enabled": True},
+    "zero_optimization": {"stage": 2, "overlap_comm": False, "reduce_bucket_size": "auto"},
+}
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -57,8 +63,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> 
 
 @pytest.fixture(scope="module")
 def runs(home: Path) -> dict[str, Finished]:
-    """The same run in five ways. The first two go side by side, since each keeps one core busy."""
-    alone = [_start(home, PLAIN, "one-rank"), _start(home, PLAIN, "whole-batch", "--micro-packs", "5", "--zero", "0")]
+    """The same run in five ways. The first three go side by side, since each keeps one core busy."""
+    (home / "ds.json").write_text(json.dumps(DEEPSPEED_FILE), encoding="utf-8")
+    alone = [
+        _start(home, PLAIN, "one-rank"),
+        _start(home, PLAIN, "whole-batch", "--micro-packs", "5", "--zero", "0"),
+        _start(home, PLAIN, "bf16", "--deepspeed", str(home / "ds.json"), "--gradient-checkpointing"),
+    ]
     finished = [_finish(*each) for each in alone]
     finished.append(_finish(*_start(home, TORCHRUN, "zero-2", "--zero", "2", "--save-every", "2")))
     finished.append(_finish(*_start(home, PLAIN, "zero-3", "--zero", "3", "--procs", "2")))
@@ -90,6 +101,16 @@ def test_losses_gradients_and_weights_are_those_of_one_rank(runs: dict[str, Fini
     assert base.keys() == weights.keys()
     for name, weight in base.items():
         assert torch.allclose(weights[name], weight, rtol=0, atol=1e-5), name
+
+
+def test_bf16_with_a_deepspeed_file_and_checkpointing_stays_close(runs: dict[str, Finished]) -> None:
+    one, bf16 = runs["one-rank"], runs["bf16"]
+    assert bf16.values("loss") == pytest.approx(one.values("loss"), rel=1e-2)
+    assert bf16.values("eval_loss") == pytest.approx(one.values("eval_loss"), rel=1e-2)
+    assert "bf16, ZeRO-2" in bf16.stdout.splitlines()[0]
+    assert {weight.dtype for weight in bf16.weights().values()} == {torch.bfloat16}
+    config = json.loads((bf16.out / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == "bfloat16"
 
 
 def test_the_first_loss_is_that_of_plain_transformers(runs: dict[str, Finished], home: Path) -> None:

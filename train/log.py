@@ -63,8 +63,8 @@ class RunLog:
         norm = "" if newest.grad_norm is None else f"  norm {newest.grad_norm:.2f}"
         facts = f"loss {newest.loss:.4f}  lr {newest.learning_rate:.1e}{norm}  {newest.tokens_per_s:,.0f} tokens/s"
         if self._bar is not None:
+            self._bar.set_postfix_str(facts, refresh=False)
             self._bar.update(len(records))
-            self._bar.set_postfix_str(facts)
         else:
             print(f"step {newest.step}/{self._num_steps}  {facts}", flush=True)
 
