@@ -120,7 +120,7 @@ def _runs_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> boo
 
 @cache
 def _varlen_kernel() -> tuple[Callable[..., Any], frozenset[str]] | None:
-    """PyTorch's kernel and the names of its arguments, which changed between 2.10 and 2.12; None before 2.10."""
+    """PyTorch's kernel and the names of its arguments, which changed between 2.10 and 2.13; None before 2.10."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -152,7 +152,7 @@ def _varlen(
         arguments["window_size"] = (sliding_window - 1, 0) if windowed and sliding_window else (-1, 0)
     elif windowed:
         raise TrainError(
-            f"a sliding window of {sliding_window} needs PyTorch 2.12; upgrade torch, or use shorter packs"
+            f"a sliding window of {sliding_window} needs PyTorch 2.11; upgrade torch, or use shorter packs"
         )
     else:
         arguments["is_causal"] = True

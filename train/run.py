@@ -60,7 +60,7 @@ def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: s
         model=name,
         seq_len=shards.manifest.options.seq_len,
         num_ranks=num_ranks,
-        has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(),
+        has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
     )
     if config.precision == "fp16" and not on_gpu:
         raise TrainError("--precision fp16 needs a GPU; use bf16 or fp32 on CPU")
