@@ -223,14 +223,15 @@ def _batch(examples: list[_Example | None], refused: dict[int, RefusedError]) ->
     masks = [example.mask if example else np.empty(0, bool) for example in examples]
     starts = [example.turn_starts if example else _NO_TURNS for example in examples]
     ends = [example.turn_ends if example else _NO_TURNS for example in examples]
-    errors = [refused.get(row) for row in range(len(examples))]
+    errors = [refused.get(row) for row in range(len(examples))] if refused else []
+    no_text = pa.nulls(len(examples), pa.string())
     columns = [
         _lists(ids, pa.int32()),
         _lists(masks, pa.bool_()),
         _lists(starts, pa.int32()),
         _lists(ends, pa.int32()),
-        pa.array([error and error.reason for error in errors], pa.string()),
-        pa.array([error and str(error) for error in errors], pa.string()),
+        pa.array([error and error.reason for error in errors], pa.string()) if errors else no_text,
+        pa.array([error and str(error) for error in errors], pa.string()) if errors else no_text,
     ]
     return pa.record_batch(columns, schema=EXAMPLE)
 
