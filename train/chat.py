@@ -44,7 +44,7 @@ def chat(options: Namespace) -> int:
     if options.prompt:
         for prompt in options.prompt:
             print(f"> {prompt}")
-            _show([_answer(speaker, _opening(options.system, prompt), options) for speaker in speakers], speakers)
+            _respond(speakers, [_opening(options.system, prompt) for _ in speakers], options)
         return 0
     _converse(speakers, options)
     return 0
@@ -90,19 +90,20 @@ def _opening(system: str | None, prompt: str) -> list[dict[str, str]]:
     return [*start, {"role": "user", "content": prompt}]
 
 
-def _answer(speaker: Speaker, messages: list[dict[str, str]], options: Namespace) -> Answer:
+def _answer(
+    speaker: Speaker, messages: list[dict[str, str]], options: Namespace, streamer: Any | None = None
+) -> Answer:
     import torch
 
     inputs = speaker.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(speaker.model.device)
     torch.manual_seed(options.seed)
-    sampling = {"do_sample": True, "temperature": options.temperature, "top_p": 1.0, "top_k": 0}
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    choice: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if options.temperature > 0:
+        choice = {"do_sample": True, "temperature": options.temperature, "top_p": 1.0, "top_k": 0}
     with torch.inference_mode():
-        output = speaker.model.generate(
-            **inputs, max_new_tokens=options.max_tokens, **(sampling if options.temperature > 0 else greedy)
-        )
+        output = speaker.model.generate(**inputs, max_new_tokens=options.max_tokens, streamer=streamer, **choice)
     ids = output[0, inputs["input_ids"].shape[1] :].tolist()
     known = speaker.model.generation_config.eos_token_id
     ends = {speaker.tokenizer.eos_token_id, speaker.tokenizer.pad_token_id}
@@ -128,12 +129,36 @@ def _converse(speakers: list[Speaker], options: Namespace) -> None:
             histories = [list(start) for _ in speakers]
             print("(new conversation)")
             continue
-        answers = []
-        for speaker, history in zip(speakers, histories, strict=True):
+        for history in histories:
             history.append({"role": "user", "content": prompt})
-            answers.append(_answer(speaker, history, options))
-            history.append({"role": "assistant", "content": answers[-1].text})
-        _show(answers, speakers)
+        answers = _respond(speakers, histories, options)
+        for history, answer in zip(histories, answers, strict=True):
+            history.append({"role": "assistant", "content": answer.text})
+
+
+def _respond(speakers: list[Speaker], histories: list[list[dict[str, str]]], options: Namespace) -> list[Answer]:
+    """Let each speaker answer its history, and print that: word by word where one speaks on a terminal."""
+    if len(speakers) == 1 and sys.stdout.isatty():
+        answer = _answer(speakers[0], histories[0], options, streamer=_streamer(speakers[0].tokenizer))
+        print()
+        return [answer]
+    answers = [_answer(speaker, each, options) for speaker, each in zip(speakers, histories, strict=True)]
+    _show(answers, speakers)
+    return answers
+
+
+def _streamer(tokenizer: Any) -> Any:
+    """Prints what a model says as it says it."""
+    from transformers import TextStreamer
+
+    class ThinkingStreamer(TextStreamer):
+        """Shows think tags as words."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            shown = text.replace("<think>", "(thinking)").replace("</think>", "(answer)")
+            print(shown, end="\n" if stream_end else "", flush=True)
+
+    return ThinkingStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 def _show(answers: list[Answer], speakers: list[Speaker]) -> None:

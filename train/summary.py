@@ -25,7 +25,7 @@ class RunSummary:
     targets: int
     held_out_packs: int
     steps: int
-    first_loss: float  # mean over the targets of the first twentieth of the steps, at least one
+    first_loss: float  # mean over the targets of the first tenth of the steps, at least one
     last_loss: float  # of the last
     first_eval_loss: float | None
     last_eval_loss: float | None
@@ -37,7 +37,7 @@ class RunSummary:
     @classmethod
     def of(cls, config: RunConfig, shards: Shards, log: RunLog, *, num_parameters: int, seconds: float) -> "RunSummary":
         """Sum up what was logged."""
-        window = max(1, len(log.steps) // 20)
+        window = max(1, len(log.steps) // 10)
         trained = sum(record.tokens for record in log.steps)
         in_steps = sum(record.tokens / record.tokens_per_s for record in log.steps)
         return cls(
