@@ -139,17 +139,31 @@ def test_the_summed_cross_entropy_is_that_of_pytorch(dtype: torch.dtype, toleran
     assert (logits.grad.float() - reference.grad).abs().max() < tolerance * reference.grad.abs().max()
 
 
-def test_a_sliding_window_holds_inside_each_example(
-    tmp_path: Path, tiny_tokenizer_dir: Path, packs: Packs, examples: list[Example]
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("Llama", {}),
+        ("Mistral", {"sliding_window": 7}),
+        ("Gemma3Text", {"sliding_window": 7, "head_dim": 16}),
+        ("Olmo3", {"sliding_window": 7}),
+        ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}),
+        ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    ],
+)
+def test_other_families_and_sliding_windows_hold_inside_each_example(
+    packs: Packs, examples: list[Example], family: str, options: dict[str, Any]
 ) -> None:
-    from transformers import MistralConfig, MistralForCausalLM
+    import transformers
 
     torch.manual_seed(3)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = MistralConfig(vocab_size=512, num_hidden_layers=2, sliding_window=7, initializer_range=0.2, **shape)
-    MistralForCausalLM(config).save_pretrained(tmp_path)
-    losses, gradients = alone(load(tmp_path, "sdpa"), examples)
-    loss, packed_gradients = together(load(tmp_path, register_packed_attention()), packs, list(range(len(packs))))
+    wanted = options if family == "GPT2" else shape | {"num_hidden_layers": 2, "pad_token_id": 0} | options
+    config = getattr(transformers, f"{family}Config")(vocab_size=512, initializer_range=0.2, **wanted)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    losses, gradients = alone(model, examples)
+    model.set_attn_implementation(register_packed_attention())
+    check_every_layer_attends(model, torch.device("cpu"), config.num_hidden_layers)
+    loss, packed_gradients = together(model, packs, list(range(len(packs))))
     assert loss == pytest.approx(sum(losses), rel=1e-5)
     assert furthest(packed_gradients, gradients) < 1e-4
 
@@ -160,7 +174,7 @@ def test_a_model_whose_layers_carry_state_is_refused(tmp_path: Path, model_dir: 
     Qwen3NextConfig(num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="its linear_attention layers carry state from one example"):
         read_shape(ModelFiles(name="hybrid", folder=tmp_path, gguf=None))
-    with pytest.raises(TrainError, match="only 2 of the model's 3 layers use plain attention"):
+    with pytest.raises(TrainError, match="only 2 of the model's 3 layers use the attention that keeps"):
         check_every_layer_attends(load(model_dir, register_packed_attention()), torch.device("cpu"), 3)
 
 

@@ -64,8 +64,8 @@ def check_every_layer_attends(model: Any, device: torch.device, num_layers: int)
         model(input_ids=token, position_ids=token, use_cache=False, seen_layers=seen, **bounds(batch))
     if len(seen) != num_layers:
         raise TrainError(
-            f"only {len(seen)} of the model's {num_layers} layers use plain attention; the others would carry state "
-            "from one example of a pack into the next, so this model can't be trained on packs yet"
+            f"only {len(seen)} of the model's {num_layers} layers use the attention that keeps examples apart, so the "
+            "examples of a pack would mix in the others; choose a model with plain attention"
         )
 
 
@@ -102,7 +102,8 @@ def packed_attention(
     for name, what in UNSUPPORTED.items():
         if kwargs.get(name) is not None:
             raise TrainError(f"{type(module).__name__} uses {what}, which attention on packs does not support yet")
-    if _runs_varlen(query.device, query.dtype, query.shape[-1]):
+    same_width = query.shape[-1] == value.shape[-1]  # not in DeepSeek's latent attention
+    if same_width and _runs_varlen(query.device, query.dtype, query.shape[-1]):
         output = _varlen(query, key, value, kwargs["cu_seq_lens_q"], max(lengths), scaling, dropout, sliding_window)
     else:
         output = _one_by_one(query, key, value, lengths, scaling, dropout, sliding_window)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -101,12 +101,10 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
 
 def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = None) -> Any:
     """The causal language model in `files`. Raises ModelError when it can't be loaded, or weights of it are missing."""
-    from functools import partial
+    from transformers import AutoModelForCausalLM
 
-    from tqdm import tqdm
-    from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
-
-    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # heeds no setting of transformers
+    if files.gguf is not None:
+        _quiet_gguf()
     with told_as_model_error(files):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             files.folder,
@@ -146,3 +144,11 @@ def told_as_model_error(files: ModelFiles) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise ModelError(f"{files.name}: can't be loaded: {reason}") from error
+
+
+def _quiet_gguf() -> None:
+    """Hide the bar of transformers' GGUF reader, which heeds none of its settings."""
+    from tqdm import tqdm
+    from transformers import modeling_gguf_pytorch_utils
+
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)
