@@ -52,12 +52,15 @@ def train_session(
             config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
         )
         started = time.perf_counter()
-        watch.evaluate(0)
-        train_steps(engine.deepspeed, shards.train, plan, config, ranks, num_steps, watch.on_records, watch.on_step)
+        try:
+            watch.evaluate(0)
+            train_steps(engine.deepspeed, shards.train, plan, config, ranks, num_steps, watch.on_records, watch.on_step)
+        finally:
+            if log is not None:
+                log.close()
     seconds = time.perf_counter() - started
     export_model(engine.deepspeed, out / "model", shards.tokenizer, shape.dtype, ranks)
     if log is not None:
-        log.close()
         summary = RunSummary.of(config, shards, log, num_parameters=engine.num_parameters, seconds=seconds)
         write_summary(out, summary, log)
         print(summary.line(), f"model      {out / 'model'}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
