@@ -39,7 +39,7 @@ def measured(command: list[str], environment: dict[str, str]) -> dict[str, float
     """Run a command; CPU and wall seconds and the peak memory of its process tree in bytes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     peak, stop = [0], threading.Event()
 
     def watch() -> None:

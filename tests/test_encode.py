@@ -1,8 +1,9 @@
+import numpy as np
 import orjson
 import pytest
 from tokenizers import Tokenizer
 
-from dataprep.core.encode import OffsetEncoder, choose_encoder, is_byte_level, probe_texts, prove_fast
+from dataprep.core.encode import ByteTable, OffsetEncoder, choose_encoder, is_byte_level, probe_texts, prove_fast
 
 TEXTS = [
     "Rinse the rice.",
@@ -13,15 +14,21 @@ TEXTS = [
     "a\n\n\n b",
 ]
 
+BYTES = np.array([len(text.encode()) for text in TEXTS])
+
 
 @pytest.fixture(scope="module")
 def tokenizer_json(tiny_tokenizer_dir) -> str:
     return (tiny_tokenizer_dir / "tokenizer.json").read_text(encoding="utf-8")
 
 
+def encoder_of(tokenizer_json: str, fast: bool):
+    return choose_encoder(tokenizer_json, ByteTable.of(orjson.loads(tokenizer_json)), fast)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_byte_level_ids_are_the_reference_and_their_bounds_cut_the_bytes(tokenizer_json, fast):
-    encoding = choose_encoder(tokenizer_json, allow_fast=fast).encode(TEXTS)
+    encoding = encoder_of(tokenizer_json, fast).encode(TEXTS, BYTES)
     reference = Tokenizer.from_str(tokenizer_json)
     joined = "".join(TEXTS).encode()
     for number, text in enumerate(TEXTS):
@@ -34,7 +41,7 @@ def test_byte_level_ids_are_the_reference_and_their_bounds_cut_the_bytes(tokeniz
 
 
 def test_ids_that_do_not_spell_their_text_are_found(tokenizer_json):
-    encoder = choose_encoder(tokenizer_json, allow_fast=False)
+    encoder = encoder_of(tokenizer_json, False)
     right = encoder._ids
 
     def one_id_off(texts):
@@ -44,13 +51,14 @@ def test_ids_that_do_not_spell_their_text_are_found(tokenizer_json):
         return ids, bounds
 
     encoder._ids = one_id_off
-    assert encoder.encode(TEXTS).faithful.tolist() == [True, True, False, True, True, True]
+    assert encoder.encode(TEXTS, BYTES).faithful.tolist() == [True, True, False, True, True, True]
 
 
 def test_offsets_give_the_same_bounds_in_characters(tokenizer_json):
     texts = [text for text in TEXTS if text.isascii()]  # where bytes and characters count alike
-    by_bytes = choose_encoder(tokenizer_json, allow_fast=False).encode(texts)
-    by_offsets = OffsetEncoder(tokenizer_json).encode(texts)
+    lengths = np.array([len(text) for text in texts])
+    by_bytes = encoder_of(tokenizer_json, False).encode(texts, lengths)
+    by_offsets = OffsetEncoder(tokenizer_json).encode(texts, lengths)
     assert by_bytes.ids.tolist() == by_offsets.ids.tolist()
     assert by_bytes.starts.tolist() == by_offsets.starts.tolist()
     assert by_bytes.ends.tolist() == by_offsets.ends.tolist()

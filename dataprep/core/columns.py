@@ -24,7 +24,8 @@ class Columns:
     offsets: NDArray[np.int64]  # (C + 1,): messages of conversation c are [offsets[c], offsets[c + 1])
     roles: list[str]  # (M,)
     contents: list[str]  # (M,)
-    trains: list[bool | None]  # (M,)
+    content_array: pa.StringArray  # (M,): the same
+    trains: list[bool | None] | None  # (M,); None where nothing is set
     rich: NDArray[np.bool_]  # (C,): holds more than roles and contents
 
     def record(self, number: int) -> dict[str, Any]:
@@ -35,21 +36,26 @@ class Columns:
 def read_columns(table: pa.Table) -> Columns:
     """Lay out a table of conversations as columns."""
     lists = table.column("messages").combine_chunks()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
+    offsets = np.asarray(lists.offsets).astype(np.int64)
     messages = lists.flatten()
     offsets -= offsets[0]
     unusual = np.zeros(len(messages), dtype=bool)
     for name in ("reasoning", "tool_calls", "name", "tool_call_id"):
-        unusual |= pc.is_valid(messages.field(name)).to_numpy(zero_copy_only=False)
+        field = messages.field(name)
+        if field.null_count < len(field):
+            unusual |= np.asarray(pc.is_valid(field))
     before = np.concatenate(([0], np.cumsum(unusual)))
     rich = before[offsets[1:]] > before[offsets[:-1]]
-    rich |= pc.is_valid(table.column("tools")).to_numpy()
+    if table.column("tools").null_count < len(table):
+        rich |= np.asarray(pc.is_valid(table.column("tools")))
+    trains = messages.field("train")
     return Columns(
         table=table,
         offsets=offsets,
         roles=messages.field("role").to_pylist(),
         contents=messages.field("content").to_pylist(),
-        trains=messages.field("train").to_pylist(),
+        content_array=messages.field("content"),
+        trains=trains.to_pylist() if trains.null_count < len(trains) else None,
         rich=rich,
     )
 

@@ -10,10 +10,13 @@ import random
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -41,19 +44,53 @@ class Encoder(Protocol):
     def length(self, text: str) -> int:
         """Length of a text in the unit that bounds count in."""
 
+    def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
+        """The same for each of an array of texts."""
+
     def normalize(self, text: str) -> str:
         """The text as the tokenizer's normalizer leaves it; bounds refer to this."""
 
-    def encode(self, texts: Sequence[str]) -> Encoding:
-        """Encode normalised texts, without adding special tokens; control tokens in them become their ids."""
+    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
+        """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids."""
 
 
-def choose_encoder(tokenizer_json: str, allow_fast: bool) -> Encoder:
-    """The encoder for a tokenizer given as tokenizer.json text; fastokens only where it was proven (`allow_fast`)."""
-    record = orjson.loads(tokenizer_json)
-    if not is_byte_level(record):
-        return OffsetEncoder(tokenizer_json)
-    return ByteLevelEncoder(tokenizer_json, record, fast=allow_fast)
+def choose_encoder(tokenizer_json: str, table: "ByteTable | None", fast: bool) -> Encoder:
+    """The encoder for a tokenizer given as tokenizer.json text, with its byte table where it has one.
+
+    `fast` says that fastokens was proven for it.
+    """
+    return OffsetEncoder(tokenizer_json) if table is None else ByteLevelEncoder(tokenizer_json, table, fast)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteTable:
+    """The bytes that each id of a byte-level BPE stands for; V ids."""
+
+    lengths: NDArray[np.int32]  # (V,)
+    joined: NDArray[np.uint8]  # all ids' bytes, in order
+    nfc: bool  # texts are normalised to NFC first
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "ByteTable | None":
+        """From a parsed tokenizer.json; None where it is no byte-level BPE."""
+        if not is_byte_level(record):
+            return None
+        table = _token_bytes(record)
+        return cls(
+            lengths=np.array([len(token) for token in table], dtype=np.int32),
+            joined=np.frombuffer(b"".join(table), dtype=np.uint8),
+            nfc=record.get("normalizer") is not None,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "ByteTable":
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(lengths=arrays["lengths"], joined=arrays["joined"], nfc=bool(arrays["nfc"]))
+
+    def save(self, file: BinaryIO) -> None:
+        """Write as .npz: parsing a vocabulary takes half a second, reading this none."""
+        np.savez(file, lengths=self.lengths, joined=self.joined, nfc=np.array(self.nfc))
 
 
 def is_byte_level(record: dict[str, Any]) -> bool:
@@ -74,29 +111,30 @@ def is_byte_level(record: dict[str, Any]) -> bool:
 class ByteLevelEncoder:
     """Byte-level BPE: bounds in bytes, from the byte length of each id."""
 
-    def __init__(self, tokenizer_json: str, record: dict[str, Any], fast: bool) -> None:
-        self._nfc = record.get("normalizer") is not None
-        table = _token_bytes(record)
-        self._lengths = np.array([len(token) for token in table], dtype=np.int32)
+    def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
+        self._nfc = table.nfc
+        self._lengths, self._bytes = table.lengths, table.joined
         self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
-        self._bytes = np.frombuffer(b"".join(table), dtype=np.uint8)
         self._ids = _fastokens_ids(tokenizer_json) if fast else _huggingface_ids(tokenizer_json)
 
     def length(self, text: str) -> int:
         """Bytes of UTF-8."""
         return len(text) if text.isascii() else len(text.encode())
 
+    def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
+        """The same for each of an array of texts."""
+        return np.asarray(pc.binary_length(texts)).astype(np.int64)
+
     def normalize(self, text: str) -> str:
         """NFC, where the tokenizer asks for it."""
         return text if not self._nfc or text.isascii() else unicodedata.normalize("NFC", text)
 
-    def encode(self, texts: Sequence[str]) -> Encoding:
+    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """See Encoder.encode; a text is faithful when its tokens' bytes, joined, are its own."""
         ids, text_tokens = self._ids(texts)
         lengths = self._lengths[ids]
         token_ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         text = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
-        text_lengths = np.fromiter(map(self.length, texts), dtype=np.int64, count=len(texts))
         text_ends = np.cumsum(text_lengths)
         faithful = np.diff(token_ends[text_tokens]) == text_lengths
         ends = token_ends[1:]
@@ -114,8 +152,8 @@ class ByteLevelEncoder:
         self, ids: NDArray[np.int32], lengths: NDArray[np.int32], token_ends: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
         """The tokens' bytes, joined."""
-        shift = self._starts[ids] - token_ends[:-1]
-        places = np.arange(token_ends[-1], dtype=np.int64)
+        shift = (self._starts[ids] - token_ends[:-1]).astype(np.int32)
+        places = np.arange(token_ends[-1], dtype=np.int32)
         places += np.repeat(shift, lengths)
         return self._bytes[places]
 
@@ -132,14 +170,18 @@ class OffsetEncoder:
         """Characters."""
         return len(text)
 
+    def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
+        """The same for each of an array of texts."""
+        return np.asarray(pc.utf8_length(texts)).astype(np.int64)
+
     def normalize(self, text: str) -> str:
         """Unchanged: offsets refer to the text as given."""
         return text
 
-    def encode(self, texts: Sequence[str]) -> Encoding:
+    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """See Encoder.encode; a text is faithful when its offsets rise and leave out nothing but blanks."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        text_ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        text_ends = np.cumsum(text_lengths)
         bounds = [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
         shifted = [bound + end - len(text) for bound, end, text in zip(bounds, text_ends, texts, strict=True)]
         joined = np.concatenate([np.empty((0, 2), dtype=np.int64), *shifted])

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import canonical_json, read_rows
-from dataprep.core.encode import Encoder, choose_encoder
+from dataprep.core.encode import Encoder
 from dataprep.core.progress import progress_bar
 from dataprep.core.tokenizer import ModelTokenizer
 from dataprep.core.workers import run_tasks
@@ -48,7 +48,7 @@ class TokenizeEngine:
     @classmethod
     def load(cls, tokenizer: ModelTokenizer) -> "TokenizeEngine":
         """Load what the tokenizer's files hold."""
-        encoder = choose_encoder(tokenizer.json(), tokenizer.encoder_proof is not None)
+        encoder = tokenizer.encoder()
         renderer = None
         if tokenizer.template:
             renderer = Renderer(tokenizer.template, tokenizer.special_tokens, tokenizer.control_tokens, encoder.length)

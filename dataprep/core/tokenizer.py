@@ -10,11 +10,15 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
 from schemas.errors import ModelError
-from schemas.files import sha256_file, write_text_whole
+from schemas.files import sha256_file, write_text_whole, written_whole
+
+if TYPE_CHECKING:
+    from dataprep.core.encode import Encoder
 
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -26,6 +30,8 @@ _TOKENIZER_FILES = (
 )
 _GGUF_HEAD_BYTES = 64 << 20  # the tokenizer stands in a GGUF's head
 _HUB_TIMEOUT_S = 5.0
+_BUNDLE_VERSION = 1  # of what lies in tokenizers/: a change of it reads every tokenizer anew
+_BYTE_TABLE = "token_bytes.npz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +47,17 @@ class ModelTokenizer:
     vocab_size: int
     eos_token_id: int | None
     pad_token_id: int | None
+    byte_level: bool  # each id stands for exact bytes
     encoder_proof: str | None  # why fastokens may be used for it; None: it may not
     encoder_note: str
 
-    def json(self) -> str:
-        """The text of tokenizer.json."""
-        return (Path(self.folder) / "tokenizer.json").read_text(encoding="utf-8")
+    def encoder(self) -> "Encoder":
+        """Load what makes its ids."""
+        from dataprep.core.encode import ByteTable, choose_encoder
+
+        text = (Path(self.folder) / "tokenizer.json").read_text(encoding="utf-8")
+        table = Path(self.folder).parent / _BYTE_TABLE
+        return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.encoder_proof is not None)
 
     @property
     def template_sha256(self) -> str:
@@ -117,7 +128,7 @@ def _from_hub(model: str) -> Path:
 
 def _content_key(place: Path) -> str:
     """Hash of the files that decide a tokenizer, and of the library that reads them."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"bundle {_BUNDLE_VERSION}".encode())
     for package in ("transformers", "tokenizers", "fastokens"):
         digest.update(f"{package} {_version(package)}".encode())
     if place.is_file():
@@ -144,7 +155,7 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
     """Let transformers read the tokenizer, save it as a folder, and prove the fast encoder for it."""
     from transformers import AutoTokenizer
 
-    from dataprep.core.encode import prove_fast
+    from dataprep.core.encode import ByteTable, prove_fast
 
     try:
         if place.is_file():
@@ -167,7 +178,11 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
     partial.rename(folder)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
-    proof = prove_fast((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    saved = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    proof, table = prove_fast(saved), ByteTable.of(orjson.loads(saved))
+    if table is not None:
+        with written_whole(folder.parent / _BYTE_TABLE) as temporary, temporary.open("wb") as file:
+            table.save(file)
     template = tokenizer.chat_template
     return ModelTokenizer(
         folder=str(folder),
@@ -181,6 +196,7 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        byte_level=table is not None,
         encoder_proof=proof.note if proof.equal else None,
         encoder_note=proof.note,
     )

@@ -37,6 +37,8 @@ class Slot:
     def value(self, texts: "Texts") -> str:
         """The text that stands in this slot for these messages."""
         value = texts[self.field][self.message]
+        if not self.operations:
+            return value
         for method, arguments, item in self.operations:
             if method == "json":
                 value = json.dumps(value, ensure_ascii=False)[1:-1]

@@ -7,14 +7,14 @@ span begins and ends on token bounds. All of it is array work over the whole chu
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.columns import Columns, read_columns, rich_parts
-from dataprep.core.encode import Encoder, Encoding
+from dataprep.core.encode import Encoder
+from dataprep.core.trace import Slot
 from dataprep.stages.render import Dialogue, Plan, RefusedError, Renderer
 from schemas.example import EXAMPLE
 
@@ -33,33 +33,6 @@ FIXES = {
 }
 
 
-_NO_TURNS = np.empty(0, dtype=np.int64)
-
-
-@dataclass(slots=True)
-class _Job:
-    """The texts of a chunk to encode, and for each its place, pieces and plan; filled conversation by conversation."""
-
-    rows: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    plans: list[Plan | None] = field(default_factory=list)  # None: a document
-    piece_lengths: list[NDArray[np.int64]] = field(default_factory=list)
-    refused: dict[int, RefusedError] = field(default_factory=dict)
-
-
-def tokenize_chunk(
-    table: pa.Table, renderer: Renderer | None, encoder: Encoder, tokens: "SpecialIds"
-) -> pa.RecordBatch:
-    """Turn a table of conversations into a batch of examples, row for row (schemas/example.md)."""
-    columns = read_columns(table)
-    job = _render_all(columns, renderer, encoder)
-    encoding = encoder.encode(job.texts)
-    examples: list[_Example | None] = [None] * len(table)
-    for example in _masked(columns, job, encoding, tokens):
-        examples[example.row] = example
-    return _batch(examples, job.refused)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
     """The ids of control tokens, as a lookup over the vocabulary, and the one that ends a document."""
@@ -68,25 +41,59 @@ class SpecialIds:
     eos: int | None
 
 
-def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder) -> _Job:
-    job = _Job()
-    lengths = np.fromiter(map(encoder.length, columns.contents), dtype=np.int64, count=len(columns.contents))
-    bounds = columns.offsets.tolist()
-    for row, (low, high) in enumerate(pairwise(bounds)):
-        if columns.roles[low] == "text":
-            _add(job, row, [encoder.normalize(columns.contents[low])], None, encoder)
-            continue
+def tokenize_chunk(table: pa.Table, renderer: Renderer | None, encoder: Encoder, special: SpecialIds) -> pa.RecordBatch:
+    """Turn a table of conversations into a batch of examples, row for row (schemas/example.md)."""
+    rendered = _render_all(read_columns(table), renderer, encoder)
+    tokens = _encode(rendered, encoder, special)
+    turns = _find_turns(rendered, tokens)
+    mask = _mask(rendered, tokens, turns)
+    _refuse_unshown(rendered, tokens, turns, mask)
+    return _batch(len(table), rendered, tokens, turns, mask)
+
+
+@dataclass(slots=True)
+class _Rendered:
+    """The D texts of a chunk to encode, in order; and why the other conversations have none."""
+
+    rows: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)  # a document has the plan of one text and no turns
+    piece_lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)  # of each turn of each text
+    refused: dict[int, RefusedError] = field(default_factory=dict)  # row -> why
+
+
+def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder) -> _Rendered:
+    rendered = _Rendered()
+    lengths = encoder.lengths(columns.content_array)
+    for row, (low, high) in enumerate(pairwise(columns.offsets.tolist())):
         try:
-            if renderer is None:
-                raise RefusedError("template-refuses", "this model has no chat template")
             dialogue = _dialogue(columns, row, low, high)
-            plan = renderer.plan(dialogue)
-            slot_texts = plan.slot_texts(dialogue.texts)
-            slot_lengths = lengths[low:high] if plan.plain else None
-            _add_rendered(job, row, plan, slot_texts, slot_lengths, encoder)
+            if dialogue.roles == ("text",):
+                plan = _DOCUMENT
+            elif renderer is None:
+                raise RefusedError("template-refuses", "this model has no chat template")
+            else:
+                plan = renderer.plan(dialogue)
+            _add(rendered, row, plan, dialogue, lengths[low:high], encoder)
         except RefusedError as refused:
-            job.refused[row] = refused
-    return job
+            rendered.refused[row] = refused
+            continue
+        trains = columns.trains
+        rendered.trained += [trains is None or trains[low + message] is not False for message in plan.turn_messages]
+    return rendered
+
+
+_DOCUMENT = Plan(
+    literals=["", ""],
+    slots=[Slot(0, "content")],
+    literal_lengths=np.zeros(2, dtype=np.int64),
+    point_pieces=np.empty(0, dtype=np.int64),
+    point_offsets=np.empty(0, dtype=np.int64),
+    turn_messages=[],
+    num_controls=0,
+    plain=True,
+)
 
 
 def _dialogue(columns: Columns, row: int, low: int, high: int) -> Dialogue:
@@ -99,143 +106,175 @@ def _dialogue(columns: Columns, row: int, low: int, high: int) -> Dialogue:
     return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras)
 
 
-def _add_rendered(
-    job: _Job, row: int, plan: Plan, slot_texts: list[str], slot_lengths: NDArray[np.int64] | None, encoder: Encoder
+def _add(
+    rendered: _Rendered, row: int, plan: Plan, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder
 ) -> None:
+    """Add the text of a conversation, and the lengths of its pieces; `lengths` are those of its contents."""
+    slot_texts = plan.slot_texts(dialogue.texts)
     pieces = plan.pieces(slot_texts)
     text = "".join(pieces)
     normal = encoder.normalize(text)
-    if normal != text:
+    if normal is not text and normal != text:
         pieces = [encoder.normalize(piece) for piece in pieces]
-        if "".join(pieces) != normal:
+        text = "".join(pieces)
+        if text != normal:
             raise RefusedError("bound-inside-token", "a combining character stands at the start of a message")
-        _add(job, row, pieces, plan, encoder)
-        return
-    piece_lengths = np.empty(2 * len(slot_texts) + 1, dtype=np.int64)
-    piece_lengths[0::2] = plan.literal_lengths
-    piece_lengths[1::2] = list(map(encoder.length, slot_texts)) if slot_lengths is None else slot_lengths
-    job.rows.append(row)
-    job.texts.append(text)
-    job.plans.append(plan)
-    job.piece_lengths.append(piece_lengths)
+        piece_lengths = np.array(list(map(encoder.length, pieces)), dtype=np.int64)
+    else:
+        piece_lengths = np.empty(len(pieces), dtype=np.int64)
+        piece_lengths[0::2] = plan.literal_lengths
+        piece_lengths[1::2] = lengths if plan.plain else list(map(encoder.length, slot_texts))
+    rendered.rows.append(row)
+    rendered.texts.append(text)
+    rendered.plans.append(plan)
+    rendered.piece_lengths.append(piece_lengths)
 
 
-def _add(job: _Job, row: int, pieces: list[str], plan: Plan | None, encoder: Encoder) -> None:
-    job.rows.append(row)
-    job.texts.append("".join(pieces))
-    job.plans.append(plan)
-    job.piece_lengths.append(np.array([encoder.length(piece) for piece in pieces], dtype=np.int64))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """N tokens of the D texts; bounds in the encoder's unit over the texts laid end to end."""
+
+    ids: NDArray[np.int32]  # (N,)
+    bounds: NDArray[np.int64]  # (D + 1,)
+    starts: NDArray[np.int64]  # (N,)
+    ends: NDArray[np.int64]  # (N,)
+    faithful: NDArray[np.bool_]  # (D,)
+    num_controls: NDArray[np.int64]  # (D,)
+    is_document: NDArray[np.bool_]  # (D,)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Example:
-    row: int
-    ids: NDArray[np.int32]
-    mask: NDArray[np.bool_]
-    turn_starts: NDArray[np.int64]
-    turn_ends: NDArray[np.int64]
+def _encode(rendered: _Rendered, encoder: Encoder, special: SpecialIds) -> _Tokens:
+    """Encode the texts; a document gets its end-of-text token, of no length."""
+    text_lengths = np.array([lengths.sum() for lengths in rendered.piece_lengths], dtype=np.int64)
+    encoding = encoder.encode(rendered.texts, text_lengths)
+    controls = np.concatenate(([0], np.cumsum(special.is_control[encoding.ids], dtype=np.int64)))
+    num_controls = np.diff(controls[encoding.text_tokens])
+    is_document = np.array([plan is _DOCUMENT for plan in rendered.plans], dtype=bool)
+    ids, bounds, starts, ends = encoding.ids, encoding.text_tokens, encoding.starts, encoding.ends
+    if is_document.any() and special.eos is not None:
+        places = bounds[1:][is_document]
+        text_ends = np.cumsum(text_lengths)[is_document]
+        ids = np.insert(ids, places, special.eos)
+        starts, ends = np.insert(starts, places, text_ends), np.insert(ends, places, text_ends)
+        bounds = bounds + np.concatenate(([0], np.cumsum(is_document)))
+    return _Tokens(
+        ids=ids,
+        bounds=bounds,
+        starts=starts,
+        ends=ends,
+        faithful=encoding.faithful & (~is_document | (special.eos is not None)),
+        num_controls=num_controls,
+        is_document=is_document,
+    )
 
 
-def _masked(columns: Columns, job: _Job, encoding: Encoding, tokens: SpecialIds) -> list[_Example]:
-    """Find the tokens of every turn's bounds and mark the targets; what can't be shown goes to `job.refused`."""
-    first, exact = _point_tokens(job, encoding)
-    control_counts = np.concatenate(([0], np.cumsum(tokens.is_control[encoding.ids])))[encoding.text_tokens]
-    num_controls = np.diff(control_counts).tolist()
-    bounds = encoding.text_tokens.tolist()
-    examples, point = [], 0
-    for number, (row, plan) in enumerate(zip(job.rows, job.plans, strict=True)):
-        low, high = bounds[number], bounds[number + 1]
-        own = slice(point, point + (3 * len(plan.turn_messages) if plan else 0))
-        point = own.stop
-        try:
-            if not encoding.faithful[number]:
-                raise RefusedError("not-spelled", "the ids don't spell the text")
-            if num_controls[number] != (plan.num_controls if plan else 0):
-                raise RefusedError("control-token-in-text", "a message holds the text of a control token")
-            ids = encoding.ids[low:high]
-            if plan is None:
-                examples.append(_document(row, ids, tokens))
-            else:
-                places = (first[own] - low).reshape(-1, 3)
-                examples.append(_dialogue_example(columns, row, plan, ids, places, exact[own].reshape(-1, 3)))
-        except RefusedError as refused:
-            job.refused[row] = refused
-    return examples
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turns:
+    """The T assistant turns of all texts, as tokens over the texts laid end to end."""
+
+    texts: NDArray[np.int64]  # (T,): whose turn
+    messages: NDArray[np.int64]  # (T,)
+    starts: NDArray[np.int64]  # (T,): first target
+    ends: NDArray[np.int64]  # (T,): one past the end token
+    next_starts: NDArray[np.int64]  # (T,): first token of what follows
+    exact: NDArray[np.bool_]  # (T,): tokens begin right at `starts` and `ends`
 
 
-def _point_tokens(job: _Job, encoding: Encoding) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each point of each plan, the first token at or after it, and whether that token begins right there.
-
-    A point at the end of the text is exact, one past the last token.
-    """
-    pieces = np.concatenate([np.empty(0, np.int64), *job.piece_lengths])
-    piece_starts = np.concatenate(([0], np.cumsum(pieces)))
-    num_pieces = [len(lengths) for lengths in job.piece_lengths]
-    piece_bases = np.cumsum([0, *num_pieces])[:-1].tolist()
-    empty = np.empty(0, np.int64)
-    where = [plan.point_pieces + base for plan, base in zip(job.plans, piece_bases, strict=True) if plan]
-    offsets = np.concatenate([empty, *(plan.point_offsets for plan in job.plans if plan)])
-    places = piece_starts[np.concatenate([empty, *where])] + offsets
-    first = np.searchsorted(encoding.starts, places, side="left")
-    total = int(piece_starts[-1])
-    starts = np.append(encoding.starts, total)
-    ends_before = np.concatenate(([0], encoding.ends))[first]
-    exact = (starts[first] == places) | ((first == len(encoding.ids)) & (places == total))
-    return first, exact & (ends_before <= places)
-
-
-def _dialogue_example(
-    columns: Columns,
-    row: int,
-    plan: Plan,
-    ids: NDArray[np.int32],
-    places: NDArray[np.int64],
-    exact: NDArray[np.bool_],
-) -> _Example:
-    base = int(columns.offsets[row])
-    mask = np.zeros(len(ids), dtype=bool)
-    for (start, end, _), (starts_there, ends_there, _), message in zip(
-        places.tolist(), exact.tolist(), plan.turn_messages, strict=True
-    ):
-        if columns.trains[base + message] is False:
-            continue
-        if not (starts_there and ends_there):
-            raise RefusedError("bound-inside-token", f"message {message + 1}: a token reaches across its bounds")
-        mask[start:end] = True
-    mask[:1] = False  # nothing predicts the first token of an example
-    if not mask.any():
-        raise RefusedError("no-targets", "no assistant message is to be trained on")
-    return _Example(row=row, ids=ids, mask=mask, turn_starts=np.append(0, places[:-1, 2]), turn_ends=places[:, 1])
+def _find_turns(rendered: _Rendered, tokens: _Tokens) -> _Turns:
+    """For each point of each plan, the first token at or after it, and whether a token begins right there."""
+    piece_starts = np.concatenate(([0], np.cumsum(_joined(rendered.piece_lengths))))
+    piece_bases = np.concatenate(([0], np.cumsum([len(lengths) for lengths in rendered.piece_lengths])))[:-1]
+    num_turns = np.array([len(plan.turn_messages) for plan in rendered.plans], dtype=np.int64)
+    texts = np.repeat(np.arange(len(num_turns)), num_turns)
+    pieces = _joined([plan.point_pieces for plan in rendered.plans]) + np.repeat(piece_bases, 3 * num_turns)
+    places = piece_starts[pieces] + _joined([plan.point_offsets for plan in rendered.plans])
+    first = np.searchsorted(tokens.starts, places, side="left")
+    total = piece_starts[-1]
+    begins_there = np.append(tokens.starts, total)[first] == places
+    nothing_reaches_over = np.concatenate(([0], tokens.ends))[first] <= places
+    exact = (begins_there & nothing_reaches_over).reshape(-1, 3)
+    starts, ends, next_starts = first.reshape(-1, 3).T
+    messages = np.array([message for plan in rendered.plans for message in plan.turn_messages], dtype=np.int64)
+    return _Turns(
+        texts=texts,
+        messages=messages,
+        starts=starts,
+        ends=ends,
+        next_starts=next_starts,
+        exact=exact[:, 0] & exact[:, 1],
+    )
 
 
-def _document(row: int, ids: NDArray[np.int32], tokens: SpecialIds) -> _Example:
-    """A document trains on every token but the first, which nothing predicts."""
-    if tokens.eos is None:
-        raise RefusedError("no-eos-token", "the tokenizer has no end-of-text token")
-    ids = np.append(ids, np.int32(tokens.eos))
-    mask = np.ones(len(ids), dtype=bool)
-    mask[0] = False
-    return _Example(row=row, ids=ids, mask=mask, turn_starts=_NO_TURNS, turn_ends=_NO_TURNS)
+def _mask(rendered: _Rendered, tokens: _Tokens, turns: _Turns) -> NDArray[np.bool_]:
+    """True for the targets: (N,). A document's are all but its first token, which nothing predicts."""
+    trained = np.array(rendered.trained, dtype=bool)
+    edges = np.zeros(len(tokens.ids) + 1, dtype=np.int8)
+    np.add.at(edges, turns.starts[trained], 1)
+    np.add.at(edges, turns.ends[trained], -1)
+    np.add.at(edges, tokens.bounds[:-1][tokens.is_document], 1)
+    np.add.at(edges, tokens.bounds[1:][tokens.is_document], -1)
+    mask = np.cumsum(edges[:-1], dtype=np.int8) > 0
+    firsts = tokens.bounds[:-1]
+    mask[firsts[firsts < len(mask)]] = False
+    return mask
 
 
-def _batch(examples: list[_Example | None], refused: dict[int, RefusedError]) -> pa.RecordBatch:
-    ids = [example.ids if example else np.empty(0, np.int32) for example in examples]
-    masks = [example.mask if example else np.empty(0, bool) for example in examples]
-    starts = [example.turn_starts if example else _NO_TURNS for example in examples]
-    ends = [example.turn_ends if example else _NO_TURNS for example in examples]
-    errors = [refused.get(row) for row in range(len(examples))] if refused else []
-    no_text = pa.nulls(len(examples), pa.string())
+def _refuse_unshown(rendered: _Rendered, tokens: _Tokens, turns: _Turns, mask: NDArray[np.bool_]) -> None:
+    """Note each text for which ids or targets aren't shown; the first thing that is wrong is its reason."""
+    targets = np.diff(np.concatenate(([0], np.cumsum(mask)))[tokens.bounds])
+    own_controls = np.array([plan.num_controls for plan in rendered.plans], dtype=np.int64)
+    bad_turns = np.flatnonzero(~turns.exact & np.array(rendered.trained, dtype=bool))
+    wrong = [(text, "no-targets", "no assistant message is to be trained on") for text in np.flatnonzero(targets == 0)]
+    for turn in bad_turns[::-1].tolist():
+        detail = f"message {turns.messages[turn] + 1}: a token reaches across its bounds"
+        wrong.append((turns.texts[turn], "bound-inside-token", detail))
+    for text in np.flatnonzero(tokens.num_controls != own_controls):
+        wrong.append((text, "control-token-in-text", "a message holds the text of a control token"))
+    for text in np.flatnonzero(~tokens.faithful):
+        wrong.append((text, "not-spelled", "the ids don't spell the text"))
+    for text, reason, detail in wrong:
+        rendered.refused[rendered.rows[text]] = RefusedError(reason, detail)
+
+
+def _batch(
+    num_rows: int, rendered: _Rendered, tokens: _Tokens, turns: _Turns, mask: NDArray[np.bool_]
+) -> pa.RecordBatch:
+    kept = np.array([row not in rendered.refused for row in rendered.rows], dtype=bool)
+    rows = np.array(rendered.rows, dtype=np.int64)[kept]
+    counts = np.diff(tokens.bounds)
+    ids = tokens.ids
+    if not kept.all():
+        of_kept = np.repeat(kept, counts)
+        ids, mask = ids[of_kept], mask[of_kept]
+    token_counts = np.zeros(num_rows, dtype=np.int64)
+    token_counts[rows] = counts[kept]
+    turn_counts = np.zeros(num_rows, dtype=np.int64)
+    turn_counts[rows] = np.bincount(turns.texts, minlength=len(kept))[kept]
+    own = kept[turns.texts]
+    base = tokens.bounds[:-1][turns.texts]
+    turn_starts = np.concatenate(([0], (turns.next_starts - base)[:-1])) if len(base) else base
+    turn_starts[np.flatnonzero(np.diff(turns.texts, prepend=-1))] = 0  # the first exchange begins with the text
+    reasons: pa.Array = pa.nulls(num_rows, pa.string())
+    details = reasons
+    if rendered.refused:
+        errors = [rendered.refused.get(row) for row in range(num_rows)]
+        reasons = pa.array([error and error.reason for error in errors], pa.string())
+        details = pa.array([error and str(error) for error in errors], pa.string())
     columns = [
-        _lists(ids, pa.int32()),
-        _lists(masks, pa.bool_()),
-        _lists(starts, pa.int32()),
-        _lists(ends, pa.int32()),
-        pa.array([error and error.reason for error in errors], pa.string()) if errors else no_text,
-        pa.array([error and str(error) for error in errors], pa.string()) if errors else no_text,
+        _lists(token_counts, pa.array(ids, pa.int32())),
+        _lists(token_counts, pa.array(mask, pa.bool_())),
+        _lists(turn_counts, pa.array(turn_starts[own], pa.int32())),
+        _lists(turn_counts, pa.array((turns.ends - base)[own], pa.int32())),
+        reasons,
+        details,
     ]
     return pa.record_batch(columns, schema=EXAMPLE)
 
 
-def _lists(rows: list[NDArray[Any]], kind: pa.DataType) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows), kind), type=pa.list_(kind))
+def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, dtype=np.int64), *arrays])
+
+
+def _lists(counts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=pa.list_(values.type))
