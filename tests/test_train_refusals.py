@@ -1,16 +1,21 @@
 """What `train` refuses: each in one line that says what differs and what to do next."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
+from schemas.errors import TrainError
 from train.cli import _parser, main
+from train.log import StepRecord
+from train.loop import check_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -143,6 +148,22 @@ def test_a_folder_that_holds_a_finished_run(made: Path, tmp_path: Path, capsys: 
 def test_fp16_without_a_gpu(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, "run", "--shards", str(made / "cache"), "--precision", "fp16")
     assert line == "train: --precision fp16 needs a GPU; use bf16 or fp32 on CPU"
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "precision", "message"),
+    [
+        (float("nan"), 1.0, "fp16", "the loss of step 7 is nan; lower --learning-rate, or use --precision fp32"),
+        (1.0, float("inf"), "bf16", "the gradient norm of step 7 is inf; lower"),
+    ],
+)
+def test_numbers_that_are_none(loss: float, norm: float, precision: str, message: str) -> None:
+    speeds = {"tokens": 1, "targets": 1, "tokens_per_s": 1.0, "targets_per_s": 1.0}
+    record = StepRecord(step=7, epoch=1, loss=loss, learning_rate=1.0, grad_norm=norm, **speeds)
+    with pytest.raises(TrainError, match=re.escape(message)):
+        check_numbers([record], precision)
+    check_numbers([replace(record, loss=1.0)], "fp16")
+    check_numbers([replace(record, loss=1.0, grad_norm=None)], precision)
 
 
 def test_help_needs_no_heavy_import() -> None:

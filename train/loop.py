@@ -62,11 +62,25 @@ def train_steps(
         if len(pending) == every or index + 1 == num_steps:
             records = _read(pending, ranks, started)
             on_records(records)
-            _check_numbers(records)
+            check_numbers(records, config.precision)
             pending, started = [], time.perf_counter()
         before = time.perf_counter()
         on_step(index + 1)
         started += time.perf_counter() - before
+
+
+def check_numbers(records: list[StepRecord], precision: str) -> None:
+    """Raise TrainError where a loss or a gradient norm is no longer a number.
+
+    In fp16 a norm may be: DeepSpeed then skips the step and scales the loss down.
+    """
+    for record in records:
+        measures = {"loss": record.loss} | ({} if precision == "fp16" else {"gradient norm": record.grad_norm})
+        for name, value in measures.items():
+            if value is not None and not math.isfinite(value):
+                raise TrainError(
+                    f"the {name} of step {record.step} is {value}; lower --learning-rate, or use --precision fp32"
+                )
 
 
 def _take_step(engine: Any, packs: Packs, step: Step, rate: float, ranks: Ranks) -> _Pending:
@@ -108,11 +122,3 @@ def _read(pending: list[_Pending], ranks: Ranks, started: float) -> list[StepRec
         )
         for each, total in zip(pending, totals, strict=True)
     ]
-
-
-def _check_numbers(records: list[StepRecord]) -> None:
-    for record in records:
-        if not math.isfinite(record.loss):
-            raise TrainError(
-                f"the loss of step {record.step} is {record.loss}; lower --learning-rate, or use --precision fp32"
-            )
