@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 from datasets import load_dataset
@@ -51,7 +52,7 @@ def main() -> None:
     cpu, wall = cpu_s() - before, time.monotonic() - started
     packed = trainer.train_dataset
     tokens = sum(map(sum, packed["seq_lengths"]))
-    size = sum(os.path.getsize(file["filename"]) for file in packed.cache_files)
+    size = sum(Path(file["filename"]).stat().st_size for file in packed.cache_files)
     result = {"prep_cpu_s": cpu, "prep_wall_s": wall, "tokens": tokens}
     result |= {"fill": tokens / (len(packed) * 4096), "bytes_a_token": size / tokens}
     print(json.dumps(result))

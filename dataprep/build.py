@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dataprep.core.arrays import to_numpy
 from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.columns import canonical_json, read_rows
 from dataprep.core.token_cache import fill_cache, tokens_fingerprint
@@ -162,7 +163,7 @@ def _select(
     cut: Counter[str] = Counter()
     tokens = 0
     for number, (chunk, batch) in enumerate(zip(chunks, corpus, strict=True)):
-        offsets = batch.column("input_ids").offsets.to_numpy().astype(np.int64)
+        offsets = to_numpy(batch.column("input_ids").offsets).astype(np.int64)
         lengths = np.diff(offsets)
         tokens += int(lengths.sum())
         kept = np.flatnonzero((lengths > 0) & (lengths <= options.seq_len))
@@ -196,7 +197,7 @@ def _select(
 
 def _pieces(batch: pa.RecordBatch, row: int, length: int, options: PackOptions) -> list[tuple[int, int]]:
     starts, ends = batch["turn_starts"][row].as_py(), batch["turn_ends"][row].as_py()
-    targets = batch["assistant_masks"][row].values.to_numpy(zero_copy_only=False)
+    targets = to_numpy(batch["assistant_masks"][row].values)
     return fit(length, starts, ends, targets, options.seq_len, options.overflow)
 
 

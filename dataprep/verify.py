@@ -228,12 +228,17 @@ class Reference:
     """Ids and masks the slow way: transformers' ids, and targets by the character offsets it reports."""
 
     def __init__(self, tokenizer: Any) -> None:
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
         self._tokenizer = tokenizer
         names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
         controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         controls |= set(tokenizer.all_special_tokens)
         template = tokenizer.chat_template
-        self._renderer = Renderer(template, names, sorted(controls), len) if template else None
+        self._renderer = None
+        if template:
+            compiled = _compile_jinja_template(template)
+            self._renderer = Renderer(template, names, sorted(controls), len, compiled)
 
     def example(self, record: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Ids and mask of a whole conversation. Raises RefusedError where its turns can't be found."""

@@ -1,16 +1,19 @@
 from importlib.resources import files
 
 import pytest
+from jinja2.exceptions import SecurityError
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from dataprep.core.sandbox import compile_template, sandbox_agrees
 from dataprep.stages.render import Dialogue, RefusedError, Renderer
 
 QWEN3 = (files("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
+TEMPLATES = sorted(p.name for p in (files("trl") / "chat_templates").iterdir() if p.name.endswith(".jinja"))
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def renderer(template: str) -> Renderer:
-    return Renderer(template, {"eos_token": "<|im_end|>"}, CONTROLS, len)
+    return Renderer(template, {"eos_token": "<|im_end|>"}, CONTROLS, len, compile_template(template))
 
 
 def dialogue(*turns: tuple[str, str]) -> Dialogue:
@@ -104,9 +107,7 @@ def test_tool_calls_are_targets_and_tool_output_is_never_trained_on():
         "é\u0301",
     ],
 )
-@pytest.mark.parametrize(
-    "name", sorted(p.name for p in (files("trl") / "chat_templates").iterdir() if p.name.endswith(".jinja"))
-)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_every_installed_template_is_rendered_as_its_own_or_refused(name, content):
     template = (files("trl") / "chat_templates" / name).read_text(encoding="utf-8")
     controls = [
@@ -120,7 +121,7 @@ def test_every_installed_template_is_rendered_as_its_own_or_refused(name, conten
         "<|im_start|>",
     ]
     names = {"bos_token": "<s>", "eos_token": "</s>"}
-    engine = Renderer(template, names, controls, len)
+    engine = Renderer(template, names, controls, len, compile_template(template))
     for turns in (
         [("user", content), ("assistant", "fine"), ("user", "more"), ("assistant", content or "x")],
         [("user", "other"), ("assistant", "text"), ("user", content), ("assistant", "end")],
@@ -183,3 +184,27 @@ def test_joins_with_a_tilde_and_macros_are_followed():
         given = dialogue(*turns)
         assert rendered(engine.plan(given), given) == engine.official(given)
     assert rendered(engine.plan(given), given) == "[Hi]<|im_end|>[Ho]<|im_end|>"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_sandbox_renders_as_transformers_does(name):
+    template = (files("trl") / "chat_templates" / name).read_text(encoding="utf-8")
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+
+    def official(messages, tools, prompt):
+        given = {"chat_template": template, "tools": tools, "add_generation_prompt": prompt, **names}
+        return render_jinja_template([messages], **given)[0][0]
+
+    assert sandbox_agrees(template, names, official)
+
+
+def test_a_sandbox_that_differs_is_not_trusted():
+    assert not sandbox_agrees("{{ messages|length }}", {}, lambda messages, tools, prompt: f"{len(messages) + 1}")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ ''.__class__.__mro__ }}", "{% set ns = namespace(_x=1) %}", "{{ messages.clear() }}"]
+)
+def test_the_sandbox_refuses_what_a_stranger_may_not_do(template):
+    with pytest.raises(SecurityError):
+        compile_template(template).render(messages=[1])

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataprep.core.arrays import to_numpy
 from schemas.conversation import chat_messages, chat_tools
 from schemas.manifest import ConversationsManifest
 
@@ -36,18 +37,18 @@ class Columns:
 def read_columns(table: pa.Table) -> Columns:
     """Lay out a table of conversations as columns."""
     lists = table.column("messages").combine_chunks()
-    offsets = np.asarray(lists.offsets).astype(np.int64)
+    offsets = to_numpy(lists.offsets).astype(np.int64)
     messages = lists.flatten()
     offsets -= offsets[0]
     unusual = np.zeros(len(messages), dtype=bool)
     for name in ("reasoning", "tool_calls", "name", "tool_call_id"):
         field = messages.field(name)
         if field.null_count < len(field):
-            unusual |= np.asarray(pc.is_valid(field))
+            unusual |= to_numpy(pc.is_valid(field))
     before = np.concatenate(([0], np.cumsum(unusual)))
     rich = before[offsets[1:]] > before[offsets[:-1]]
     if table.column("tools").null_count < len(table):
-        rich |= np.asarray(pc.is_valid(table.column("tools")))
+        rich |= to_numpy(pc.is_valid(table.column("tools")).combine_chunks())
     trains = messages.field("train")
     return Columns(
         table=table,

@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from dataprep.core.arrays import to_arrow, to_numpy
+
 PROBE_SEED = 20_260
 NUM_RANDOM_PROBES = 6_000
 
@@ -113,8 +115,9 @@ class ByteLevelEncoder:
 
     def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
         self._nfc = table.nfc
-        self._lengths, self._bytes = table.lengths, table.joined
-        self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
+        offsets = np.concatenate(([0], np.cumsum(table.lengths, dtype=np.int32)))
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(table.joined)]
+        self._bytes = pa.BinaryArray.from_buffers(pa.binary(), len(table.lengths), buffers)
         self._ids = _fastokens_ids(tokenizer_json) if fast else _huggingface_ids(tokenizer_json)
 
     def length(self, text: str) -> int:
@@ -123,7 +126,7 @@ class ByteLevelEncoder:
 
     def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
         """The same for each of an array of texts."""
-        return np.asarray(pc.binary_length(texts)).astype(np.int64)
+        return to_numpy(pc.binary_length(texts)).astype(np.int64)
 
     def normalize(self, text: str) -> str:
         """NFC, where the tokenizer asks for it."""
@@ -132,30 +135,19 @@ class ByteLevelEncoder:
     def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """See Encoder.encode; a text is faithful when its tokens' bytes, joined, are its own."""
         ids, text_tokens = self._ids(texts)
-        lengths = self._lengths[ids]
-        token_ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        text = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
+        _, offsets, content = self._bytes.take(to_arrow(ids)).buffers()  # what the ids spell
+        bounds = np.frombuffer(offsets, dtype=np.int32)[: len(ids) + 1].astype(np.int64)
         text_ends = np.cumsum(text_lengths)
-        faithful = np.diff(token_ends[text_tokens]) == text_lengths
-        ends = token_ends[1:]
+        faithful = np.diff(bounds[text_tokens]) == text_lengths
+        starts, ends = bounds[:-1], bounds[1:]
         if faithful.all():
-            wrong = np.flatnonzero(self._spelled(ids, lengths, token_ends) != text)
-            faithful[np.searchsorted(text_ends, wrong, side="right")] = False
+            text = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
+            spelled = np.frombuffer(content, dtype=np.uint8)[: len(text)] if content else text[:0]
+            faithful[np.searchsorted(text_ends, np.flatnonzero(spelled != text), side="right")] = False
         else:  # lay each text's tokens where the text is; texts whose ids don't spell them are turned away anyway
-            shift = (text_ends - text_lengths) - token_ends[text_tokens[:-1]]
-            ends = ends + np.repeat(shift, np.diff(text_tokens))
-        return Encoding(
-            ids=ids, text_tokens=text_tokens, starts=ends - lengths.astype(np.int64), ends=ends, faithful=faithful
-        )
-
-    def _spelled(
-        self, ids: NDArray[np.int32], lengths: NDArray[np.int32], token_ends: NDArray[np.int64]
-    ) -> NDArray[np.uint8]:
-        """The tokens' bytes, joined."""
-        shift = (self._starts[ids] - token_ends[:-1]).astype(np.int32)
-        places = np.arange(token_ends[-1], dtype=np.int32)
-        places += np.repeat(shift, lengths)
-        return self._bytes[places]
+            shift = np.repeat((text_ends - text_lengths) - bounds[text_tokens[:-1]], np.diff(text_tokens))
+            starts, ends = starts + shift, ends + shift
+        return Encoding(ids=ids, text_tokens=text_tokens, starts=starts, ends=ends, faithful=faithful)
 
 
 class OffsetEncoder:
@@ -172,7 +164,7 @@ class OffsetEncoder:
 
     def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
         """The same for each of an array of texts."""
-        return np.asarray(pc.utf8_length(texts)).astype(np.int64)
+        return to_numpy(pc.utf8_length(texts)).astype(np.int64)
 
     def normalize(self, text: str) -> str:
         """Unchanged: offsets refer to the text as given."""

@@ -51,7 +51,13 @@ class TokenizeEngine:
         encoder = tokenizer.encoder()
         renderer = None
         if tokenizer.template:
-            renderer = Renderer(tokenizer.template, tokenizer.special_tokens, tokenizer.control_tokens, encoder.length)
+            renderer = Renderer(
+                tokenizer.template,
+                tokenizer.special_tokens,
+                tokenizer.control_tokens,
+                encoder.length,
+                tokenizer.compiled_template(),
+            )
         controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
         controls[tokenizer.control_ids] = True
         return cls(

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,6 +18,8 @@ from schemas.errors import ModelError
 from schemas.files import sha256_file, write_text_whole, written_whole
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from dataprep.core.encode import Encoder
 
 _TOKENIZER_FILES = (
@@ -47,6 +49,7 @@ class ModelTokenizer:
     vocab_size: int
     eos_token_id: int | None
     pad_token_id: int | None
+    sandbox_proven: bool  # our sandbox renders the template as transformers does
     byte_level: bool  # each id stands for exact bytes
     encoder_proof: str | None  # why fastokens may be used for it; None: it may not
     encoder_note: str
@@ -59,6 +62,17 @@ class ModelTokenizer:
         table = Path(self.folder).parent / _BYTE_TABLE
         return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.encoder_proof is not None)
 
+    def compiled_template(self) -> "Template":
+        """The template in our sandbox where that was proven for it, else in transformers' own."""
+        assert self.template is not None
+        if self.sandbox_proven:
+            from dataprep.core.sandbox import compile_template
+
+            return compile_template(self.template)
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        return _compile_jinja_template(self.template)
+
     @property
     def template_sha256(self) -> str:
         """Hex SHA-256 of the chat template's text ("" where there is none)."""
@@ -70,11 +84,22 @@ def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     place = locate(model)
     key = _content_key(place)
     home = cache / "tokenizers" / key[:16]
-    if (home / "bundle.json").is_file():
-        return ModelTokenizer(**{**orjson.loads((home / "bundle.json").read_bytes()), "folder": str(home / "files")})
+    kept = _read_bundle(home)
+    if kept is not None:
+        return kept
     bundle = _extract(place, model, home / "files")
     write_text_whole(home / "bundle.json", orjson.dumps(asdict(bundle), option=orjson.OPT_INDENT_2).decode() + "\n")
     return bundle
+
+
+def _read_bundle(home: Path) -> ModelTokenizer | None:
+    """What an earlier run left in `home`; None where nothing did, or another version of sftpack, or in part."""
+    try:
+        record = orjson.loads((home / "bundle.json").read_bytes())
+        bundle = ModelTokenizer(**{**record, "folder": str(home / "files")})
+    except (OSError, ValueError, TypeError):
+        return None
+    return bundle if (home / "files" / "tokenizer.json").is_file() else None
 
 
 def locate(model: str) -> Path:
@@ -184,19 +209,39 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
         with written_whole(folder.parent / _BYTE_TABLE) as temporary, temporary.open("wb") as file:
             table.save(file)
     template = tokenizer.chat_template
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default")
+    names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     return ModelTokenizer(
         folder=str(folder),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        template=template if template is None or isinstance(template, str) else template.get("default"),
-        special_tokens={
-            name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
-        },
+        template=template,
+        special_tokens=names,
         control_tokens=sorted(special, key=lambda token: (-len(token), token)),
         control_ids=sorted({int(tokenizer.vocab[token]) for token in special}),
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        sandbox_proven=bool(template) and _sandbox_proven(tokenizer, template, names),
         byte_level=table is not None,
         encoder_proof=proof.note if proof.equal else None,
         encoder_note=proof.note,
     )
+
+
+def _sandbox_proven(tokenizer: Any, template: str, names: dict[str, str]) -> bool:
+    from jinja2 import TemplateError
+
+    from dataprep.core.sandbox import compile_template, sandbox_agrees
+
+    try:
+        compile_template(template)
+    except TemplateError as error:
+        raise ModelError(f"its chat template can't be parsed: {error}; mend chat_template.jinja") from error
+
+    def official(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prompt: bool) -> str:
+        return tokenizer.apply_chat_template(
+            messages, tools=tools, chat_template=template, add_generation_prompt=prompt, tokenize=False
+        )
+
+    return sandbox_agrees(template, names, official)

@@ -4,6 +4,7 @@ Few tasks are done in this process, since starting workers would cost more than 
 system can, so that they share what was loaded; they are killed with their parent, however it ends.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -49,6 +50,7 @@ def run_tasks(
             initializer(*initargs)
         yield from ((task, work(task)) for task in tasks)
         return
+    gc.freeze()  # so that collections in forked workers don't copy the pages of what they share
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(

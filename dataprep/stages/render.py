@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
+from jinja2 import Template
 from numpy.typing import NDArray
 
+from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
 from dataprep.core.trace import Question, Slot, Texts, Trace, TracedTemplate, UntraceableError
 
 MAX_STRUCTURES = 20_000  # plans are forgotten all at once beyond this, so that memory stays flat
-
-# What a stranger's template can raise when it is rendered in the sandbox.
-TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 _WHOLE = ("strip", "lstrip", "rstrip")  # operations that leave a text whole
 
@@ -101,15 +99,17 @@ class Renderer:
         special_tokens: Mapping[str, str],
         control_tokens: Sequence[str],
         length: Callable[[str], int],
+        compiled: Template,
     ) -> None:
-        """`special_tokens` are names a template may use (bos_token …), `control_tokens` those that can end turns."""
-        from transformers.utils.chat_template_utils import _compile_jinja_template
+        """`special_tokens` are names a template may use (bos_token …), `control_tokens` those that can end turns.
 
-        self._template = template
+        `compiled` is the template as it is officially rendered; `length` measures texts in the encoder's unit.
+        """
         self._special_tokens = dict(special_tokens)
         self._control_tokens = tuple(control_tokens)
         self._length = length
-        self._traced = TracedTemplate(_compile_jinja_template(template).environment, template)
+        self._compiled = compiled
+        self._traced = TracedTemplate(compiled.environment, template)
         self._roots: dict[_Structure, _Node] = {}
 
     def plan(self, dialogue: Dialogue) -> Plan:
@@ -133,10 +133,7 @@ class Renderer:
 
     def official(self, dialogue: Dialogue) -> str:
         """What `tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)` gives."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        arguments: dict[str, Any] = {"tools": dialogue.tools, "chat_template": self._template, **self._special_tokens}
-        return render_jinja_template([dialogue.chat()], **arguments)[0][0]
+        return render_chat(self._compiled, self._special_tokens, dialogue.chat(), dialogue.tools)
 
     def _check(self, plan: Plan, dialogue: Dialogue) -> None:
         if "".join(plan.pieces(plan.slot_texts(dialogue.texts))) != self.official(dialogue):

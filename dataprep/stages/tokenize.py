@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dataprep.core.arrays import to_arrow, to_lists
 from dataprep.core.columns import Columns, read_columns, rich_parts
 from dataprep.core.encode import Encoder
 from dataprep.core.trace import Slot
@@ -261,10 +262,10 @@ def _batch(
         reasons = pa.array([error and error.reason for error in errors], pa.string())
         details = pa.array([error and str(error) for error in errors], pa.string())
     columns = [
-        _lists(token_counts, pa.array(ids, pa.int32())),
-        _lists(token_counts, pa.array(mask, pa.bool_())),
-        _lists(turn_counts, pa.array(turn_starts[own], pa.int32())),
-        _lists(turn_counts, pa.array((turns.ends - base)[own], pa.int32())),
+        to_lists(token_counts, to_arrow(ids.astype(np.int32, copy=False))),
+        to_lists(token_counts, to_arrow(mask)),
+        to_lists(turn_counts, to_arrow(turn_starts[own].astype(np.int32))),
+        to_lists(turn_counts, to_arrow((turns.ends - base)[own].astype(np.int32))),
         reasons,
         details,
     ]
@@ -273,8 +274,3 @@ def _batch(
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, dtype=np.int64), *arrays])
-
-
-def _lists(counts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, type=pa.list_(values.type))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dataprep.core.arrays import to_arrow, to_lists, to_numpy
 from dataprep.stages.pack import Packing
 from schemas.files import sha256_file, written_whole
 from schemas.manifest import ShardRecord
@@ -78,7 +79,7 @@ def _write_shard(path: Path, examples: Examples, bounds: NDArray[np.int64], chun
         for first in range(0, len(bounds) - 1, PACKS_PER_BATCH):
             own = bounds[first : first + PACKS_PER_BATCH + 1]
             batch = _batch(examples[own[0] : own[-1]], own - own[0], chunks)
-            targets += int(batch.column("num_targets").to_numpy().sum())
+            targets += int(to_numpy(batch.column("num_targets")).sum())
             out.write_batch(batch)
     return targets
 
@@ -97,23 +98,20 @@ def _batch(examples: Examples, bounds: NDArray[np.int64], chunks: Sequence[pa.Re
         ids.append(chunk_ids.slice(place, length))
         masks.append(chunk_masks.slice(place, length))
     example_ends = np.cumsum(examples.lengths)
-    mask = pa.concat_arrays(masks).to_numpy(zero_copy_only=False).copy()
+    mask = to_numpy(pa.concat_arrays(masks))
     mask[example_ends - examples.lengths] = False  # nothing predicts the first token of a span
     token_bounds = np.concatenate(([0], example_ends))[bounds]
     targets = np.add.reduceat(mask, token_bounds[:-1], dtype=np.int32)
-    per_example = [examples.lengths, examples.sources, examples.rows, examples.starts]
-    lengths, sources, rows, starts = (_lists(bounds, pa.array(column, pa.int32())) for column in per_example)
+    tokens, counts = np.diff(token_bounds), np.diff(bounds)
+    per_example: list[NDArray[Any]] = [examples.lengths, examples.sources, examples.rows, examples.starts]
+    lengths, sources, rows, starts = (to_lists(counts, to_arrow(column.astype(np.int32))) for column in per_example)
     columns = {
-        "input_ids": _lists(token_bounds, pa.concat_arrays(ids)),
-        "assistant_masks": _lists(token_bounds, pa.array(mask)),
+        "input_ids": to_lists(tokens, pa.concat_arrays(ids)),
+        "assistant_masks": to_lists(tokens, to_arrow(mask)),
         "seq_lengths": lengths,
-        "num_targets": pa.array(targets, pa.int32()),
+        "num_targets": to_arrow(targets),
         "source_ids": sources,
         "conversation_rows": rows,
         "conversation_starts": starts,
     }
     return pa.record_batch([columns[name] for name in SHARD.names], schema=SHARD)
-
-
-def _lists(bounds: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), values, type=pa.list_(values.type))
