@@ -11,14 +11,16 @@ from pathlib import Path
 print(next(Path(folder).glob("*.gguf")))
 END
 )
+precision=$(grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo fp32)  # what this CPU is fast in
 question="Who are you, and when are you open?"
 show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
 rm -rf "$out"
 SECONDS=0
 show dataprep normalize examples --out "$out/cache"
-show dataprep tokenize "$out/cache" --model "$model" --seq-len 512 --val-fraction 0.15
-show train run --shards "$out/cache" --out "$out/run" --batch-packs 2 --learning-rate 3e-4 --epochs 1
+show dataprep tokenize "$out/cache" --model "$model" --seq-len 512 --val-fraction 0.12
+show train run --shards "$out/cache" --out "$out/run" --batch-packs 2 --learning-rate 3e-4 --epochs 1 \
+    --eval-every 100 --precision "$precision"
 show train chat --model "$out/run" --base "$model" --prompt "$question" --max-tokens 60
 
 cat <<END

@@ -1,5 +1,6 @@
 """One process or many: who this process is, how it joins the others, and how a plain `train run` starts one a GPU."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 INTERRUPTED = 130  # exit code after Ctrl-C
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 TIMEOUT = timedelta(minutes=30)  # rank 0 may download a model or write a large one meanwhile
 
 
@@ -103,6 +105,8 @@ def join_ranks() -> Ranks:
                 f"local rank {local_rank} has no GPU of the {torch.cuda.device_count()} visible; start fewer processes"
             )
         torch.cuda.set_device(local_rank)
+    else:
+        _keep_freed_memory()
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     import_deepspeed(on_gpu=on_gpu).init_distributed(
         dist_backend="nccl" if on_gpu else "gloo", timeout=TIMEOUT, verbose=False, auto_mpi_discovery=False
@@ -146,6 +150,17 @@ def share(ranks: Ranks, value: str | None) -> str:
         torch.distributed.broadcast_object_list(values, src=0, device=ranks.device)
     assert values[0] is not None
     return values[0]
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what is freed: giving large tensors back to the system each time slows a CPU step by 1.6."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 256 << 20)
 
 
 def _free_port() -> int:
