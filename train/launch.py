@@ -153,7 +153,7 @@ def share(ranks: Ranks, value: str | None) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed: giving large tensors back to the system each time slows a CPU step by 1.6."""
+    """Have glibc keep what is freed: giving large tensors back each time makes a CPU step a third slower."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):  # another C library
