@@ -1,8 +1,10 @@
 """`dataprep tokenize`: conversations in the cache -> examples in the cache -> packed shards, with their manifest."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -22,7 +24,7 @@ from dataprep.stages.pack import fit, mixed, pack_examples
 from dataprep.stages.tokenize import FIXES
 from dataprep.stages.write import Examples, open_chunk, write_shards
 from schemas.errors import CacheError, InputError
-from schemas.files import sha256_file, write_text_whole
+from schemas.files import remove_leftovers, sha256_file, write_text_whole
 from schemas.manifest import (
     SHARDS_FORMAT,
     SHARDS_VERSION,
@@ -81,18 +83,17 @@ def tokenize_corpus(cache: Path, model: str, options: PackOptions, workers: int 
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
         model=model,
-        tokenizer=_tokenizer_record(tokenizer),
+        tokenizer=_tokenizer_record(tokenizer, _copy_tokenizer(tokenizer, shards)),
         options=options,
         conversations_sha256=conversations_sha256,
         fingerprint=fingerprint,
         sources=names,
         ledger=_ledger(source, selection, splits),
         splits=splits,
-        quarantine=_write_quarantine(shards, conversations, source, selection),
+        quarantine=_write_quarantine(shards / f"quarantine-{fingerprint[:8]}.jsonl", conversations, source, selection),
     )
     if not manifest.ledger.tokens.targets:
-        raise InputError(f"{cache}: no conversation is left to train on; see {shards / 'quarantine.jsonl'}")
-    _copy_tokenizer(tokenizer, shards)
+        raise InputError(f"{cache}: no conversation is left to train on; see {shards / manifest.quarantine.file}")
     write_manifest(shards / "manifest.json", manifest)
     _remove_stale(shards, manifest)
     return Built(manifest=manifest, folder=shards, tokenized=tokenized, up_to_date=False)
@@ -118,7 +119,9 @@ def _complete(shards: Path, fingerprint: str) -> ShardsManifest | None:
     files = [record for records in manifest.splits.values() for record in records]
     whole = all((shards / f.file).is_file() and (shards / f.file).stat().st_size == f.bytes for f in files)
     here = (
-        whole and (shards / "tokenizer" / "tokenizer.json").is_file() and (shards / manifest.quarantine.file).is_file()
+        whole
+        and (shards / manifest.tokenizer.folder / "tokenizer.json").is_file()
+        and (shards / manifest.quarantine.file).is_file()
     )
     return manifest if here and manifest.fingerprint == fingerprint else None
 
@@ -237,11 +240,12 @@ def _ledger(source: ConversationsManifest, selection: _Selection, splits: dict[s
     )
 
 
-def _tokenizer_record(tokenizer: ModelTokenizer) -> TokenizerRecord:
+def _tokenizer_record(tokenizer: ModelTokenizer, folder: str) -> TokenizerRecord:
     from dataprep.core.encode import encoder_name
 
     proven = tokenizer.encoder_proof is not None
     return TokenizerRecord(
+        folder=folder,
         sha256=tokenizer.sha256,
         template_sha256=tokenizer.template_sha256,
         vocab_size=tokenizer.vocab_size,
@@ -252,7 +256,7 @@ def _tokenizer_record(tokenizer: ModelTokenizer) -> TokenizerRecord:
 
 
 def _write_quarantine(
-    shards: Path, conversations: Path, source: ConversationsManifest, selection: _Selection
+    path: Path, conversations: Path, source: ConversationsManifest, selection: _Selection
 ) -> Artefact:
     rows = sorted(selection.turned_away)
     lines = []
@@ -263,23 +267,29 @@ def _write_quarantine(
             fix = FIXES.get(reason, "raise --seq-len, or pass --overflow split")
             line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": fix}
             lines.append(orjson.dumps(line).decode() + "\n")
-    path = shards / "quarantine.jsonl"
     write_text_whole(path, "".join(lines))
     return Artefact(file=path.name, rows=len(lines), bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
-def _copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> None:
-    """Put the tokenizer's files beside the shards, so that trainers need nothing else."""
-    partial = shards / ".tokenizer.partial"
-    rmtree(partial, ignore_errors=True)
-    copytree(tokenizer.folder, partial)
-    rmtree(shards / "tokenizer", ignore_errors=True)
-    partial.rename(shards / "tokenizer")
+def _copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> str:
+    """Put the tokenizer's files beside the shards, so that trainers need nothing else; returns the folder's name."""
+    folder = shards / f"tokenizer-{Path(tokenizer.folder).parent.name[:8]}"
+    if not folder.is_dir():
+        partial = shards / f".{folder.name}.{os.getpid()}.tmp"
+        rmtree(partial, ignore_errors=True)
+        copytree(tokenizer.folder, partial)
+        with suppress(OSError):  # another run has put the same there
+            partial.rename(folder)
+        rmtree(partial, ignore_errors=True)
+    return folder.name
 
 
 def _remove_stale(shards: Path, manifest: ShardsManifest) -> None:
-    """Remove shards of earlier manifests; a trainer that has mapped them keeps them until it ends."""
+    """Remove what earlier manifests named; a trainer that has mapped a shard keeps it until it ends."""
     named = {record.file for records in manifest.splits.values() for record in records}
-    for path in shards.glob("*.arrow"):
-        if path.name not in named:
-            path.unlink(missing_ok=True)
+    named |= {manifest.quarantine.file, manifest.tokenizer.folder}
+    for pattern in ("*.arrow", "quarantine-*.jsonl", "tokenizer-*"):
+        for path in shards.glob(pattern):
+            if path.name not in named:
+                rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    remove_leftovers(shards)

@@ -83,7 +83,7 @@ def _example_text(folder: Path, manifest: ShardsManifest, pack: Pack, number: in
     source = manifest.sources[pack.source_ids[number]]
     title = f"── example {number}: {source}, conversation {row}, {high - low:,} tokens, {int(targets.sum()):,} targets"
     title += f", from its token {start:,} " if start else " "
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, manifest)
     edges = [0, *(np.flatnonzero(np.diff(targets)) + 1).tolist(), high - low]
     spans = [
         _span_text(tokenizer, pack.input_ids[low + a : low + b].tolist(), bool(targets[a]), ids, colour)
@@ -104,8 +104,8 @@ def _span_text(tokenizer: Tokenizer, span: list[int], target: bool, ids: bool, c
     return text + "\n" if ids else text
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer" / "tokenizer.json"
+def _tokenizer(folder: Path, manifest: ShardsManifest) -> Tokenizer:
+    path = folder / manifest.tokenizer.folder / "tokenizer.json"
     if not path.is_file():
         raise CacheError(f"{path}: missing; run `dataprep tokenize` again")
     return Tokenizer.from_file(str(path))

@@ -24,8 +24,10 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     ]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
-    if ledger.turned_away:
-        lines.append(f"turned away, row by row: {built.folder / manifest.quarantine.file} (and that of normalize)")
+    if manifest.quarantine.rows:
+        lines.append(f"turned away here, with reason and remedy: {built.folder / manifest.quarantine.file}")
+    if sum(ledger.turned_away.values()) > manifest.quarantine.rows:
+        lines.append(f"turned away by normalize: {built.folder.parent / 'conversations'}/quarantine-*.jsonl")
     lines.append(f"ids by {manifest.tokenizer.encoder}")
     if built.up_to_date:
         lines.append(f"{built.folder}: up to date, nothing to do ({seconds:.1f} s)")

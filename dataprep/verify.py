@@ -192,10 +192,11 @@ def _load_tokenizer(report: Report, folder: Path, manifest: ShardsManifest) -> A
 
     from transformers import AutoTokenizer
 
+    place = folder / manifest.tokenizer.folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError) as error:
-        report.problems.append(f"{folder / 'tokenizer'}: can't be read: {str(error).splitlines()[0]}")
+        report.problems.append(f"{place}: can't be read: {str(error).splitlines()[0]}")
         return None
     found = {
         "sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
@@ -203,9 +204,7 @@ def _load_tokenizer(report: Report, folder: Path, manifest: ShardsManifest) -> A
     }
     for name, value in found.items():
         if value != getattr(manifest.tokenizer, name):
-            report.problems.append(
-                f"{folder / 'tokenizer'}: its {name} is not the manifest's; run `dataprep tokenize` again"
-            )
+            report.problems.append(f"{place}: its {name} is not the manifest's; run `dataprep tokenize` again")
     return tokenizer if report.sound else None
 
 

@@ -13,7 +13,12 @@ END
 )
 precision=$(grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo fp32)  # what this CPU is fast in
 question="Who are you, and when are you open?"
-show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+show() {
+    local word line='$'
+    for word; do [[ $word == *' '* ]] && line+=" \"$word\"" || line+=" $word"; done
+    printf '\n\033[1m%s\033[0m\n' "$line"
+    "$@"
+}
 
 rm -rf "$out"
 SECONDS=0

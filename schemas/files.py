@@ -2,11 +2,15 @@
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import CacheError
+
+_LEFT_FOR_S = 3_600
 
 
 @contextmanager
@@ -44,3 +48,11 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed run left in `folder`: those not written to for an hour."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFT_FOR_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

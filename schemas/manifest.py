@@ -64,8 +64,9 @@ class ConversationsManifest:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class TokenizerRecord:
-    """The tokenizer the ids belong to; its files lie in the folder `tokenizer/` beside the manifest."""
+    """The tokenizer the ids belong to, and the folder beside the manifest that holds its files."""
 
+    folder: str
     sha256: str  # of the tokenizer's canonical JSON
     template_sha256: str  # of the chat template's text
     vocab_size: int

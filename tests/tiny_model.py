@@ -127,6 +127,7 @@ def write_shards(
         version=SHARDS_VERSION,
         model=model,
         tokenizer=TokenizerRecord(
+            folder="tokenizer",
             sha256=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
             template_sha256=hashlib.sha256(tokenizer.chat_template.encode()).hexdigest(),
             vocab_size=len(tokenizer),

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from argparse import Namespace
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from schemas.errors import ModelError, TrainError
@@ -82,7 +83,8 @@ def _load(files: ModelFiles) -> Speaker:
     model = load_weights(files, dtype)
     if tokenizer.chat_template is None:
         raise ModelError(f"{files.name}: its tokenizer has no chat template; choose a chat model")
-    return Speaker(label=files.name, model=model.to("cuda" if on_gpu else "cpu").eval(), tokenizer=tokenizer)
+    label = Path(files.name).name if files.gguf else files.name
+    return Speaker(label=label, model=model.to("cuda" if on_gpu else "cpu").eval(), tokenizer=tokenizer)
 
 
 def _opening(system: str | None, prompt: str) -> list[dict[str, str]]:

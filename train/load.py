@@ -64,7 +64,7 @@ class Shards:
     @property
     def tokenizer(self) -> Path:
         """The tokenizer's folder, chat template included."""
-        return self.folder / "tokenizer"
+        return self.folder / self.manifest.tokenizer.folder
 
 
 def find_shards(path: Path) -> Path:
@@ -79,8 +79,9 @@ def open_shards(path: Path) -> Shards:
     """
     folder = find_shards(path)
     manifest = read_shards_manifest(folder)
-    if not (folder / "tokenizer" / "tokenizer_config.json").is_file():
-        raise CacheError(f"{folder / 'tokenizer'}: the tokenizer's files are missing; {REBUILD}")
+    tokenizer = folder / manifest.tokenizer.folder
+    if not (tokenizer / "tokenizer_config.json").is_file():
+        raise CacheError(f"{tokenizer}: the tokenizer's files are missing; {REBUILD}")
     train = _open_split(folder, manifest.splits.get("train", []))
     if len(train) == 0:
         raise CacheError(

@@ -18,7 +18,7 @@ from dataprep.core.workers import run_tasks
 from dataprep.stages.render import Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
 from schemas.example import EXAMPLES_VERSION
-from schemas.files import written_whole
+from schemas.files import remove_leftovers, written_whole
 from schemas.manifest import ConversationsManifest
 
 ROWS_PER_TASK = 1_024
@@ -99,6 +99,7 @@ def fill_cache(
     if not missing:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     _engine = TokenizeEngine.load(tokenizer)
     tasks = (
         _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
