@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copyfile, rmtree
 
 import numpy as np
 import orjson
@@ -276,11 +276,16 @@ def _copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> str:
     folder = shards / f"tokenizer-{Path(tokenizer.folder).parent.name[:8]}"
     if not folder.is_dir():
         partial = shards / f".{folder.name}.{os.getpid()}.tmp"
-        rmtree(partial, ignore_errors=True)
-        copytree(tokenizer.folder, partial)
-        with suppress(OSError):  # another run has put the same there
-            partial.rename(folder)
-        rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            for path in sorted(Path(tokenizer.folder).iterdir()):
+                copyfile(path, partial / path.name)
+            with suppress(OSError):  # another run has put the same there
+                partial.rename(folder)
+        except OSError as error:
+            raise CacheError(f"{folder}: cannot be written: {error.strerror}; free space there") from error
+        finally:
+            rmtree(partial, ignore_errors=True)
     return folder.name
 
 

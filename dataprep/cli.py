@@ -22,7 +22,7 @@ _EPILOG = """\
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 an error the user can mend, 2 wrong usage, 130 interrupted."""
+    """Run one command; returns 0 when done, 1 after what the user can mend, 2 for wrong usage, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         run: Callable[[argparse.Namespace], int] = arguments.run
@@ -30,12 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     except SftpackError as error:
         print(f"dataprep: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("dataprep: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        place, reason = error.filename or "a file", error.strerror or error
+        print(f"dataprep: {place}: {reason}; check free space and permissions, then run it again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dataprep: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +135,7 @@ def _normalize(arguments: argparse.Namespace) -> int:
         arguments.inputs, arguments.out, format=arguments.format, roles=roles, workers=arguments.workers
     )
     print(summary_text(manifest, arguments.out))
-    return 0
+    return 0 if manifest.kept else 1
 
 
 def _role(text: str) -> tuple[str, str]:

@@ -101,7 +101,7 @@ def summary_page(summary: RunSummary, steps: list[StepRecord], evals: list[EvalR
     }
     config = {name: value for name, value in summary.config.items() if value is not None}
     body = [
-        f"<h1>{escape(summary.model)}</h1>",
+        f"<h1>{escape(_short(summary.model))}</h1>",
         '<div class="figures">' + "".join(_figure(name, value) for name, value in figures.items()) + "</div>",
         _chart(steps, evals),
         *(
@@ -109,7 +109,7 @@ def summary_page(summary: RunSummary, steps: list[StepRecord], evals: list[EvalR
             for title, rows in (("Data", data), ("Settings", config), ("Files, beside this page", files))
         ),
     ]
-    return PAGE.replace("TITLE", escape(summary.model)).replace("BODY", "\n".join(body))
+    return PAGE.replace("TITLE", escape(_short(summary.model))).replace("BODY", "\n".join(body))
 
 
 PAGE = """<!doctype html>
@@ -182,6 +182,11 @@ def _chart(steps: list[StepRecord], evals: list[EvalRecord]) -> str:
 
 def _figure(name: str, value: str) -> str:
     return f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+
+
+def _short(model: str) -> str:
+    """A hub id as it is, of a path the last part."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _table(rows: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from schemas.errors import ModelError
+from schemas.errors import CacheError, ModelError
 from schemas.files import sha256_file, write_text_whole, written_whole
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _TOKENIZER_FILES = (
     "merges.txt",
 )
 _GGUF_HEAD_BYTES = 64 << 20  # the tokenizer stands in a GGUF's head
+_SAVED_PER_CHAR = 4  # bytes on disk, at most, for each character of a tokenizer's JSON
 _HUB_TIMEOUT_S = 5.0
 _BUNDLE_VERSION = 1  # of what lies in tokenizers/: a change of it reads every tokenizer anew
 _BYTE_TABLE = "token_bytes.npz"
@@ -197,8 +198,13 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
     partial = folder.with_name("files.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial)
     text = tokenizer.backend_tokenizer.to_str()
+    free = shutil.disk_usage(partial).free
+    if free < _SAVED_PER_CHAR * len(text):  # asked first, since the library fails without saying why
+        raise CacheError(
+            f"{partial}: cannot be written: {free >> 20} MiB free; free space there or choose another CACHE"
+        )
+    tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
