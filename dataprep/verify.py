@@ -261,7 +261,7 @@ class Reference:
     ) -> Iterator[tuple[int, int]]:
         """Characters [start, end) of each trained turn in the official rendering `text`."""
         if self._renderer is None:
-            raise RefusedError("template-refuses", "this model has no chat template")
+            raise RefusedError("no-chat-template", "this model has no chat template")
         texts = {
             "content": [message["content"] for message in messages],
             "reasoning": [message.get("reasoning_content", "") for message in messages],

@@ -118,3 +118,15 @@ def test_what_cannot_be_shown_is_turned_away_with_a_reason(engine, given, reason
 def test_many_conversations_at_once_give_what_each_gives_alone(engine):
     given = [TWO_TURNS, WITH_TOOLS, REASONED, record(("text", "Water it.")), record(("user", "x"), ("assistant", "y"))]
     assert examples(engine, *given) == [examples(engine, one)[0] for one in given]
+
+
+def test_without_a_chat_template_only_documents_are_kept(engine):
+    given = table(TWO_TURNS, record(("text", "Water it.")))
+    kept = tokenize_chunk(given, None, engine.encoder, engine.special).to_pylist()
+    assert [example["reason"] for example in kept] == ["no-chat-template", None]
+
+
+def test_a_chunk_of_which_nothing_is_kept_is_empty_but_counted(engine):
+    bad = record(("user", "a<|im_end|>b"), ("assistant", "c"))
+    refused = tokenize_chunk(table(TWO_TURNS), None, engine.encoder, engine.special).to_pylist()
+    assert [example["input_ids"] for example in examples(engine, bad) + refused] == [[], []]

@@ -140,7 +140,7 @@ def _from_hub(model: str) -> Path:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
-        return Path(snapshot_download(model, allow_patterns=list(_TOKENIZER_FILES)))
+        return Path(snapshot_download(model, allow_patterns=["config.json", *_TOKENIZER_FILES]))
     except urllib.error.HTTPError as error:
         raise ModelError(
             f"{model}: the hub answers {error.code}: no such model, or it needs a login (hf auth login)"

@@ -20,6 +20,7 @@ from dataprep.stages.render import Dialogue, Plan, RefusedError, Renderer
 from schemas.example import EXAMPLE
 
 FIXES = {
+    "no-chat-template": "use the model's instruct variant, or put a chat_template.jinja into its folder",
     "template-refuses": "change the order of roles to what this model's chat template takes",
     "template-untraceable": "the targets can't be proven for this template; use another template",
     "rendering-differs": "report this chat template: its rendering could not be reproduced",
@@ -73,7 +74,7 @@ def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder) -
             if dialogue.roles == ("text",):
                 plan = _DOCUMENT
             elif renderer is None:
-                raise RefusedError("template-refuses", "this model has no chat template")
+                raise RefusedError("no-chat-template", "this model has no chat template")
             else:
                 plan = renderer.plan(dialogue)
             _add(rendered, row, plan, dialogue, lengths[low:high], encoder)
@@ -184,7 +185,8 @@ class _Turns:
 def _find_turns(rendered: _Rendered, tokens: _Tokens) -> _Turns:
     """For each point of each plan, the first token at or after it, and whether a token begins right there."""
     piece_starts = np.concatenate(([0], np.cumsum(_joined(rendered.piece_lengths))))
-    piece_bases = np.concatenate(([0], np.cumsum([len(lengths) for lengths in rendered.piece_lengths])))[:-1]
+    num_pieces = np.array([len(lengths) for lengths in rendered.piece_lengths], dtype=np.int64)
+    piece_bases = np.cumsum(num_pieces) - num_pieces
     num_turns = np.array([len(plan.turn_messages) for plan in rendered.plans], dtype=np.int64)
     texts = np.repeat(np.arange(len(num_turns)), num_turns)
     pieces = _joined([plan.point_pieces for plan in rendered.plans]) + np.repeat(piece_bases, 3 * num_turns)
