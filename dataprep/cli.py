@@ -19,6 +19,7 @@ _EPILOG = """\
   dataprep inspect cache/                   # see the tokens that are trained on
   dataprep verify cache/                    # prove ids and masks anew
 """
+_INPUTS = "files, folders or globs: .jsonl, .json (also as .gz, .bz2, .xz, .zst), .parquet"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         epilog="example: dataprep normalize chats.jsonl 'more/*.parquet' --role client=user --role counselor=assistant",
         formatter_class=raw,
     )
-    command.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders or globs: .jsonl, .json, .parquet")
+    command.add_argument("inputs", nargs="+", metavar="INPUT", help=_INPUTS)
     command.add_argument("--out", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--format", metavar="NAME", help="read every row as this format instead of detecting it")
     command.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="map a further role name")

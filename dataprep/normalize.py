@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
-from dataprep.stages.inputs import RawFile, Segment, cut, find_files
+from dataprep.stages.cut import cut
+from dataprep.stages.inputs import RawFile, Segment, find_files
 from dataprep.stages.normalize.convert import checked_format, role_names
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
@@ -111,7 +112,7 @@ def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segmen
         digest = sha256()
         for segment in cut(file, digest):
             segments.append(segment)
-            size += segment.bytes
+            size += segment.bytes if segment.data is None else len(segment.data)
             rows += segment.rows
             if size >= UNIT_BYTES or rows >= UNIT_ROWS:
                 yield segments

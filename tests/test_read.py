@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.stages import inputs
-from dataprep.stages.inputs import cut, find_files
+from dataprep.stages import cut as cutting
+from dataprep.stages.cut import cut
+from dataprep.stages.inputs import find_files
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
 from schemas.errors import InputError
@@ -147,8 +148,8 @@ def test_a_damaged_row_group_costs_its_rows_and_each_is_counted(tmp_path: Path) 
 
 
 def test_lines_are_cut_at_their_ends_and_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "READ_BYTES", 7)
-    monkeypatch.setattr(inputs, "SEGMENT_BYTES", 20)
+    monkeypatch.setattr(cutting, "READ_BYTES", 7)
+    monkeypatch.setattr(cutting, "SEGMENT_BYTES", 20)
     content = b"".join(b"[%d]\n" % number * (1 + number % 3) for number in range(50)) + b"[99]"
     path = written(tmp_path / "a.jsonl", content)
     [file] = find_files([str(path)], leave_out=tmp_path / "out")

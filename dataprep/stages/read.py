@@ -33,14 +33,20 @@ def read_rows(segment: Segment) -> Iterator[RawRow]:
         if segment.kind == "parquet":
             yield from _parquet_rows(segment)
         else:
-            with segment.file.path.open("rb") as file:
-                file.seek(segment.start)
-                data = file.read(segment.end - segment.start)
+            data = _segment_data(segment)
             if segment.start == 0:
                 data = data.removeprefix(_BOM)
             yield from _json_rows(data) if segment.kind == "json" else _line_rows(data, segment.first_row)
     except OSError as error:
         raise InputError(f"{segment.file.name}: cannot be read: {error.strerror or error}") from error
+
+
+def _segment_data(segment: Segment) -> bytes:
+    if segment.data is not None:
+        return segment.data
+    with segment.file.path.open("rb") as file:
+        file.seek(segment.start)
+        return file.read(segment.end - segment.start)
 
 
 def _line_rows(data: bytes, first_row: int) -> Iterator[RawRow]:

@@ -1,0 +1,157 @@
+"""An input file in, segments out.
+
+A segment ends where a row ends, so that any process can read it alone. Where it ends follows from the file alone,
+never from how many processes there are: that is what makes the output's bytes the same for any number. A file that
+can't be entered in the middle is unpacked here, once, and its segments hold their bytes.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataprep.stages.inputs import RawFile, Segment
+from dataprep.stages.unpack import Digest, Fed, unpacked
+from schemas.errors import InputError
+
+READ_BYTES = 1 << 20
+SEGMENT_BYTES = 8 << 20
+SEGMENT_ROWS = 50_000
+
+
+def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
+    """Cut a file into segments and feed its bytes to `digest`. Raises InputError for what can't be opened."""
+    try:
+        if file.ending == ".parquet":
+            yield from _cut_parquet(file, digest)
+        elif file.packing:
+            yield from _cut_stream(file, digest)
+        elif file.ending == ".json" and not _holds_lines(_head(file.path)):
+            _feed(file.path, digest)
+            if file.bytes:
+                yield Segment(file=file, kind="json", start=0, end=file.bytes, first_row=1, rows=0, bytes=file.bytes)
+        else:
+            yield from _cut_lines(file, digest)
+    except OSError as error:
+        raise InputError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+
+
+def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
+    with file.path.open("rb", buffering=0) as raw:
+        fed = Fed(raw, digest)
+        chunks = unpacked(file, fed, READ_BYTES)
+        head = next(chunks, b"")
+        chunks = chain([head], chunks)
+        if file.ending == ".json" and not _holds_lines(head):
+            data = b"".join(chunks)
+            if data:
+                yield Segment(
+                    file=file, kind="json", start=0, end=len(data), first_row=1, rows=0, bytes=fed.taken, data=data
+                )
+        else:
+            yield from _stream_lines(file, fed, chunks)
+
+
+def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+    held = bytearray()
+    start = end = lines = taken = 0
+    first_row = 1
+
+    def segment(data: bytes, rows: int) -> Segment:
+        stop, share = start + len(data), fed.taken - taken
+        return Segment(
+            file=file, kind="lines", start=start, end=stop, first_row=first_row, rows=rows, bytes=share, data=data
+        )
+
+    for chunk in chunks:
+        newlines = chunk.count(b"\n")
+        if newlines:
+            end = len(held) + chunk.rfind(b"\n") + 1
+            lines += newlines
+        held += chunk
+        if newlines and (end >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
+            yield segment(bytes(held[:end]), lines)
+            del held[:end]
+            start, first_row, lines, taken = start + end, first_row + lines, 0, fed.taken
+    if held:
+        yield segment(bytes(held), lines + 1)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(READ_BYTES)
+
+
+def _holds_lines(head: bytes) -> bool:
+    """Tell whether a .json file holds one JSON value a line: its first line is whole, and more follows.
+
+    Where the first line is broken but begins an object, the second decides.
+    """
+    lines = [line.strip() for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    lines = [line for line in lines if line][:2]
+    if len(lines) < 2:
+        return False
+    return _is_value(lines[0]) or (lines[0].startswith(b"{") and _is_value(lines[1]))
+
+
+def _is_value(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict | list)
+    except ValueError:
+        return False
+
+
+def _cut_lines(file: RawFile, digest: Digest) -> Iterator[Segment]:
+    start = position = end = lines = 0
+    first_row = 1
+    with file.path.open("rb") as reader:
+        while chunk := reader.read(READ_BYTES):
+            digest.update(chunk)
+            newlines = chunk.count(b"\n")
+            if newlines:
+                end = position + chunk.rfind(b"\n") + 1
+                lines += newlines
+            position += len(chunk)
+            if newlines and (end - start >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
+                yield _lines_segment(file, start, end, first_row, lines)
+                start, first_row, lines = end, first_row + lines, 0
+    if position > start:
+        yield _lines_segment(file, start, position, first_row, lines + 1)
+
+
+def _lines_segment(file: RawFile, start: int, end: int, first_row: int, rows: int) -> Segment:
+    return Segment(file=file, kind="lines", start=start, end=end, first_row=first_row, rows=rows, bytes=end - start)
+
+
+def _cut_parquet(file: RawFile, digest: Digest) -> Iterator[Segment]:
+    _feed(file.path, digest)
+    if not file.bytes:
+        return
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
+            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file.name}: not a readable Parquet file: {reason}; write or download it again") from error
+    total = max(1, sum(rows for rows, _ in sizes))
+    start = rows = size = 0
+    first_row = 1
+    for index, (group_rows, group_bytes) in enumerate(sizes, 1):
+        rows += group_rows
+        size += group_bytes
+        if size >= SEGMENT_BYTES or rows >= SEGMENT_ROWS or index == len(sizes):
+            share = file.bytes * rows // total
+            yield Segment(
+                file=file, kind="parquet", start=start, end=index, first_row=first_row, rows=rows, bytes=share
+            )
+            start, first_row, rows, size = index, first_row + rows, 0, 0
+
+
+def _feed(path: Path, digest: Digest) -> None:
+    with path.open("rb") as reader:
+        while chunk := reader.read(READ_BYTES):
+            digest.update(chunk)

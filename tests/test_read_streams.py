@@ -1,0 +1,126 @@
+"""Reading what can't be entered in the middle: compressed files."""
+
+import bz2
+import gzip
+import lzma
+import random
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dataprep.normalize import normalize_corpus
+from dataprep.stages import cut as cutting
+from dataprep.stages.cut import cut
+from dataprep.stages.inputs import find_files
+from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.read import read_rows
+from schemas.errors import InputError
+from schemas.files import sha256_file
+
+
+def zstd(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+def rows_of(path: Path) -> list[tuple]:
+    """Read all rows; one that was turned away shows as (number, reason, detail)."""
+    [file] = find_files([str(path)], leave_out=Path("cache/conversations"))
+    digest = sha256()
+    rows = [row for segment in cut(file, digest) for row in read_rows(segment)]
+    assert digest.hexdigest() == sha256_file(path)
+    return [
+        (number, value.reason, value.detail) if isinstance(value, TurnedAway) else (number, value)
+        for number, value, _ in rows
+    ]
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_compressed_lines_are_rows_and_the_source_has_no_endings(tmp_path: Path, packing: str) -> None:
+    content = b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n{"a": 4}'
+    path = written(tmp_path / f"chats.v1.jsonl{packing}", COMPRESS[packing](content))
+    assert rows_of(path) == [(1, {"a": 1}), (3, "broken-json", "not JSON: Expecting value at column 7"), (4, {"a": 4})]
+    assert [file.source for file in find_files([str(tmp_path)], leave_out=tmp_path / "out")] == ["chats.v1"]
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_compressed_json_may_be_an_array_or_lines(tmp_path: Path, packing: str) -> None:
+    array, lines = (COMPRESS[packing](content) for content in (b'[\n{"a": 1},\n{"a": 2}\n]', b'{"a": 1}\n{"a": 2}\n'))
+    assert rows_of(written(tmp_path / f"a.json{packing}", array)) == [(1, {"a": 1}), (2, {"a": 2})]
+    assert rows_of(written(tmp_path / f"b.json{packing}", lines)) == [(1, {"a": 1}), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_files_compressed_in_several_pieces_are_read_to_their_end(tmp_path: Path, packing: str) -> None:
+    pieces = COMPRESS[packing](b'{"a": 1}\n') + COMPRESS[packing](b'{"a": 2}\n')
+    assert rows_of(written(tmp_path / f"a.jsonl{packing}", pieces)) == [(1, {"a": 1}), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_an_empty_compressed_file_holds_no_rows(tmp_path: Path, packing: str) -> None:
+    assert rows_of(written(tmp_path / f"a.jsonl{packing}", b"")) == []
+    assert rows_of(written(tmp_path / f"b.json{packing}", COMPRESS[packing](b""))) == []
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_a_compressed_file_that_ends_early_is_an_error_since_its_rows_cannot_be_counted(
+    tmp_path: Path, packing: str
+) -> None:
+    content = COMPRESS[packing](random.Random(1).randbytes(100_000).hex().encode())
+    path = written(tmp_path / f"a.jsonl{packing}", content[: len(content) // 2])
+    with pytest.raises(InputError, match=rf"a.jsonl{packing}: not a whole {packing} file: .*; compress or download"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("packing", COMPRESS)
+def test_a_file_that_is_not_compressed_as_its_ending_says_is_named(tmp_path: Path, packing: str) -> None:
+    path = written(tmp_path / f"a.jsonl{packing}", b'{"a": 1}\n' * 10)
+    with pytest.raises(InputError, match=rf"a.jsonl{packing}: not a whole {packing} file: "):
+        rows_of(path)
+
+
+def test_a_stream_is_cut_at_the_ends_of_lines_and_its_rows_keep_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "READ_BYTES", 7)
+    monkeypatch.setattr(cutting, "SEGMENT_BYTES", 20)
+    content = b"".join(b"[%d]\n" % number * (1 + number % 3) for number in range(50)) + b"[99]"
+    [file] = find_files([str(written(tmp_path / "a.jsonl.gz", gzip.compress(content)))], leave_out=tmp_path / "out")
+    segments = list(cut(file, sha256()))
+    assert len(segments) > 10
+    assert sum(segment.bytes for segment in segments) <= file.bytes
+    read = [(number, raw) for segment in segments for number, _, raw in read_rows(segment)]
+    assert read == [(number, line.encode()) for number, line in enumerate(content.decode().split("\n"), 1)]
+
+
+def test_a_compressed_parquet_file_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet.gz", b"")
+    with pytest.raises(InputError, match=r"a.parquet.gz: cannot tell the kind of file by its ending"):
+        find_files([str(path)], leave_out=tmp_path / "out")
+
+
+def test_compressed_and_plain_rows_become_the_same_conversations_whatever_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataprep.normalize.UNIT_BYTES", 200)
+    monkeypatch.setattr(cutting, "SEGMENT_BYTES", 50)
+    monkeypatch.setattr(cutting, "READ_BYTES", 16)
+    written(tmp_path / "a.jsonl.gz", gzip.compress(b"".join(b'{"text": "page %d"}\n' % n for n in range(100)) + b"x"))
+    manifests = [
+        normalize_corpus(
+            [str(tmp_path / "a.jsonl.gz")], tmp_path / str(workers), format=None, roles={}, workers=workers
+        )
+        for workers in (1, 2)
+    ]
+    assert manifests[0] == manifests[1]
+    assert len(manifests[0].parts) > 5
+    assert (manifests[0].rows, manifests[0].kept, manifests[0].turned_away) == (101, 100, {"broken-json": 1})
