@@ -136,7 +136,11 @@ class Renderer:
         return render_chat(self._compiled, self._special_tokens, dialogue.chat(), dialogue.tools)
 
     def _check(self, plan: Plan, dialogue: Dialogue) -> None:
-        if "".join(plan.pieces(plan.slot_texts(dialogue.texts))) != self.official(dialogue):
+        try:
+            official = self.official(dialogue)
+        except TEMPLATE_ERRORS as error:
+            raise RefusedError("template-refuses", f"the chat template says: {error}") from error
+        if "".join(plan.pieces(plan.slot_texts(dialogue.texts))) != official:
             raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
 
     def _learn(self, structure: _Structure, dialogue: Dialogue) -> Plan | RefusedError:
@@ -155,7 +159,8 @@ class Renderer:
             branch = holder.get(key)
             if not isinstance(branch, _Branch):
                 branch = holder[key] = _Branch(question)
-            assert branch.question == question, "what a template asks depends on the earlier answers only"
+            if branch.question != question:  # it must depend on the earlier answers only
+                return RefusedError("rendering-differs", "the chat template doesn't ask the same of equal texts")
             holder, key = branch.answers, answer
         holder[key] = leaf
         return leaf
