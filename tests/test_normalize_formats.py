@@ -1,8 +1,11 @@
 """Each format: literal rows in, literal messages out."""
 
+import json
+
 import pytest
 
-from dataprep.stages.normalize.convert import convert, detect_format, role_names
+from dataprep.stages.normalize.convert import FORMATS, convert, detect_format, role_names
+from dataprep.stages.normalize.examples import EXAMPLES
 from dataprep.stages.normalize.message import identify
 from schemas.errors import InputError
 
@@ -225,6 +228,42 @@ def test_turns_out_of_order_and_a_trailing_question_are_kept_as_they_are() -> No
 def test_further_role_names_can_be_mapped() -> None:
     row = {"dialogue": [{"role": "client", "content": "Hello"}, {"role": "counselor", "content": "Hi"}]}
     assert converted(row, client="user", counselor="assistant")[:2] == ("openai", HELLO)
+
+
+@pytest.mark.parametrize("role_key", ["speaker", "author", "role", "from"])
+@pytest.mark.parametrize("text_key", ["text", "utterance", "message"])
+@pytest.mark.parametrize("list_key", ["messages", "conversations", "dialogue", "dialog", "turns", "data"])
+def test_turns_under_other_names(role_key: str, text_key: str, list_key: str) -> None:
+    row = {list_key: [{role_key: "user", text_key: "Hello"}, {role_key: "assistant", text_key: "Hi"}], "system": "Be."}
+    assert converted(row) == ("turns", [("system", "Be."), *HELLO], None)
+
+
+@pytest.mark.parametrize(("role_key", "text_key"), [("role", "value"), ("from", "content")])
+def test_mixed_names_of_openai_and_sharegpt_are_turns(role_key: str, text_key: str) -> None:
+    row = {"conversations": [{role_key: "user", text_key: "Hello"}, {role_key: "assistant", text_key: "Hi"}]}
+    assert converted(row)[:2] == ("turns", HELLO)
+
+
+@pytest.mark.parametrize("key", ["dialog", "turns", "data"])
+def test_openai_messages_may_stand_under_other_keys(key: str) -> None:
+    row = {key: [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}], "text": "rendered"}
+    assert converted(row)[:2] == ("openai", HELLO)
+
+
+def test_a_key_of_another_meaning_is_no_list_of_turns() -> None:
+    assert detect_format({"turns": 2, "data": [{"id": 1}], "text": "A page."}) == "text"
+    row = {"turns": 2, "data": [{"speaker": "user", "text": "Hello"}, {"speaker": "assistant", "text": "Hi"}]}
+    assert converted(row)[:2] == ("turns", HELLO)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
+    expected = [("text", "A page.")] if name == "text" else HELLO
+    assert converted(json.loads(EXAMPLES[name])) == (name, expected, None)
+
+
+def test_there_is_an_example_of_nothing_else() -> None:
+    assert list(EXAMPLES) == list(FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ WORDS += [
     "weight",
     "id",
 ]
+WORDS += [*("speaker", "author", "utterance", "message", "dialog", "turns", "data")]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAVES,
@@ -54,6 +55,8 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"messages": openai}) == ("openai", messages)
     assert converted(openai) == ("openai", messages)
     assert converted({"conversations": sharegpt}) == ("sharegpt", messages)
+    spoken = [{"speaker": role, "text": text} for role, text in messages]
+    assert converted({"turns": spoken}) == ("turns", messages)
     assert converted({"conversation": [{"human": q, "assistant": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"conversation": [{"input": q, "output": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"instruction": question, "output": answer, "history": history}) == ("alpaca", messages)

@@ -153,12 +153,30 @@ def test_tools_must_be_json() -> None:
         ("alpaca", {"prompt": "x", "response": "y"}, "alpaca needs the key 'instruction', which the row lacks"),
         ("text", [{"role": "user"}], "the row is a list; text needs an object"),
         ("openai", {"text": "x"}, "the row has no list of turns; its keys are text"),
+        ("turns", {"text": "x"}, "the row has no list of turns; its keys are text"),
     ],
 )
 def test_rows_that_do_not_fit_a_forced_format_are_turned_away(format_name: str, row: object, detail: str) -> None:
     away = turned_away(row, format_name)
     assert (away.reason, away.detail) == ("format-mismatch", detail)
     assert "--format" in away.fix
+
+
+@pytest.mark.parametrize(
+    ("turn", "detail"),
+    [
+        ({"by": "a"}, "message 1 has no role under any of from, role, speaker, author; its keys are by"),
+        ("Hi", "message 1 is a string, expected an object"),
+    ],
+)
+def test_turns_must_have_a_role(turn: object, detail: str) -> None:
+    away = turned_away({"messages": [turn]}, "turns")
+    assert (away.reason, away.detail) == ("bad-message", detail)
+
+
+def test_each_turn_has_the_keys_of_the_first() -> None:
+    away = turned_away({"dialog": [{"speaker": "user", "text": "Hello"}, {"role": "assistant", "text": "Hi"}]})
+    assert (away.reason, away.detail) == ("bad-message", "message 2 has no 'speaker'; its keys are role, text")
 
 
 def test_marked_text_must_begin_with_a_mark() -> None:

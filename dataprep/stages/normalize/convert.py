@@ -2,11 +2,14 @@
 
 Which format a row has is decided by its keys alone, in this order; a key whose value is null counts as absent:
 1. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
-   tell: `from` is sharegpt, `role` is openai, a pair's keys (`human`, `assistant`, `input`, `output`) are turn-pairs;
+   tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
+   and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `assistant`, `input`, `output`) are
+   turn-pairs;
 2. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
 3. `instruction` and `output`: alpaca;
 4. `prompt` or `query`, and `response`: prompt-response;
-5. `text`: text.
+5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1;
+6. `text`: text.
 """
 
 from collections.abc import Callable
@@ -23,12 +26,24 @@ from dataprep.stages.normalize.pairs import (
     has_marks,
 )
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.turns import TURN_LISTS, Converted, Roles, from_openai, from_sharegpt
+from dataprep.stages.normalize.turns import (
+    LATER_LISTS,
+    ROLE_KEYS,
+    TURN_LISTS,
+    Converted,
+    Roles,
+    from_openai,
+    from_sharegpt,
+    from_turns,
+    holds_turns,
+    turn_keys,
+)
 from schemas.errors import InputError
 
 FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "openai": from_openai,
     "sharegpt": from_sharegpt,
+    "turns": from_turns,
     "turn-pairs": from_turn_pairs,
     "alpaca": from_alpaca,
     "prompt-response": from_prompt_response,
@@ -39,10 +54,12 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
 # The keys that are read of a row; all others are passed over.
 KEYS = (
     *TURN_LISTS,
+    *LATER_LISTS,
     *("system", "tools", "functions", "instruction", "input", "output", "history"),
     *("prompt", "query", "response", "chosen", "text"),
 )
 
+_USUAL_KEYS = {("from", "value"): "sharegpt", ("role", "content"): "openai"}
 _TARGETS = ("user", "assistant", "system", "tool")
 
 
@@ -87,6 +104,9 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
         return "alpaca"
     if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
         return "prompt-response"
+    for key in LATER_LISTS:
+        if holds_turns(row.get(key)) and (name := _turns_format(row[key], "")):
+            return name
     if row.get("text") is not None:
         return "text"
     found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
@@ -97,8 +117,10 @@ def _turns_format(turns: object, default: str) -> str:
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
         return default
-    if first.get("from") is not None:
+    if first.get("from") is not None and "value" in first:
         return "sharegpt"
-    if first.get("role") is not None:
+    if first.get("from") is None and first.get("role") is not None and "content" in first:
         return "openai"
+    if any(first.get(key) is not None for key in ROLE_KEYS):
+        return _USUAL_KEYS.get(turn_keys(first), "turns")
     return "turn-pairs" if any(key in first for key in PAIR_KEYS) else default

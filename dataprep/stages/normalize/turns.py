@@ -1,4 +1,4 @@
-"""Rows that list their turns as objects with a role and a text: OpenAI messages and ShareGPT.
+"""Rows that list their turns as objects with a role and a text: OpenAI messages, ShareGPT, and other names for both.
 
 The usual row (every turn just a known role and a text) takes a short path; all others are read field by field, which
 is also what finds the words for a row that is turned away. Order of roles is kept as it is.
@@ -13,6 +13,10 @@ from dataprep.stages.normalize.tools import openai_calls, tools_text, written_ca
 
 # Where the list of turns may stand; the first that is not null counts.
 TURN_LISTS = ("messages", "conversations", "conversation", "dialogue")
+# Names that may stand for something else, too: they count where they hold a list, after all the others.
+LATER_LISTS = ("dialog", "turns", "data")
+ROLE_KEYS = ("from", "role", "speaker", "author")
+TEXT_KEYS = ("value", "content", "text", "utterance", "message")
 TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
 
 Roles = Mapping[str, str]
@@ -29,6 +33,24 @@ def from_sharegpt(row: Any, roles: Roles) -> Converted:
     return _from_turns(row, roles, "from", "value")
 
 
+def from_turns(row: Any, roles: Roles) -> Converted:
+    """Convert a list of turns whose role and text stand under any of ROLE_KEYS and TEXT_KEYS; the first turn tells."""
+    return _from_turns(row, roles, *turn_keys(turn_list(row)[0]))
+
+
+def turn_keys(turn: object) -> tuple[str, str]:
+    """Give the keys under which a turn has its role and its text; turn it away where it has no role."""
+    if not isinstance(turn, dict):
+        raise TurnedAway("bad-message", f"message 1 is {kind_of(turn)}, expected an object")
+    role_key = next((key for key in ROLE_KEYS if turn.get(key) is not None), None)
+    if role_key is None:
+        detail = f"message 1 has no role under any of {', '.join(ROLE_KEYS)}; its keys are {_keys(turn)}"
+        raise TurnedAway("bad-message", detail)
+    usual = "value" if role_key == "from" else "content"
+    text_keys = (usual, *TEXT_KEYS) if usual in turn else TEXT_KEYS
+    return role_key, next((key for key in text_keys if key in turn), usual)
+
+
 def turn_list(row: Any) -> list[Any]:
     """Give the list of turns of a row that is one or has one; turn the row away where there is none."""
     turns, where = row, "the row"
@@ -38,12 +60,20 @@ def turn_list(row: Any) -> list[Any]:
             if turns is not None:
                 break
         else:
+            where = next((key for key in LATER_LISTS if holds_turns(row.get(key))), "")
+            turns = row.get(where)
+        if turns is None:
             raise TurnedAway("format-mismatch", f"the row has no list of turns; its keys are {_keys(row)}")
     if not isinstance(turns, list):
         raise TurnedAway("no-messages", f"{where} is {kind_of(turns)}, expected a list")
     if not turns:
         raise TurnedAway("no-messages", f"{where} is an empty list")
     return turns
+
+
+def holds_turns(value: object) -> bool:
+    """Tell whether a value is a list whose first item is an object."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def with_system(row: Any, messages: list[Message]) -> list[Message]:

@@ -1,0 +1,12 @@
+"""One short row of each format, as a line of JSON: what `dataprep formats` prints and the tests read back."""
+
+EXAMPLES = {
+    "openai": '{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}',
+    "sharegpt": '{"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]}',
+    "turns": '{"dialog": [{"speaker": "user", "text": "Hello"}, {"speaker": "assistant", "text": "Hi"}]}',
+    "turn-pairs": '{"conversation": [{"human": "Hello", "assistant": "Hi"}]}',
+    "alpaca": '{"instruction": "Hello", "input": "", "output": "Hi"}',
+    "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
+    "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
+    "text": '{"text": "A page."}',
+}
