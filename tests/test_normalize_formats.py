@@ -7,6 +7,7 @@ import pytest
 from dataprep.stages.normalize.convert import FORMATS, convert, detect_format, role_names
 from dataprep.stages.normalize.examples import EXAMPLES
 from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.reasons import TurnedAway
 from schemas.errors import InputError
 
 HELLO = [("user", "Hello"), ("assistant", "Hi")]
@@ -254,6 +255,19 @@ def test_a_key_of_another_meaning_is_no_list_of_turns() -> None:
     assert detect_format({"turns": 2, "data": [{"id": 1}], "text": "A page."}) == "text"
     row = {"turns": 2, "data": [{"speaker": "user", "text": "Hello"}, {"speaker": "assistant", "text": "Hi"}]}
     assert converted(row)[:2] == ("turns", HELLO)
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations", "conversation", "dialogue", "dialog", "data"])
+def test_a_list_of_strings_alternates_beginning_with_the_user(key: str) -> None:
+    row = {"id": "0", key: ["Hello", "Hi", "Thanks"], "system": "Be brief."}
+    assert converted(row) == ("alternating", [("system", "Be brief."), *HELLO, ("user", "Thanks")], None)
+
+
+def test_turns_of_strings_are_questions_only_unless_the_format_is_named() -> None:
+    with pytest.raises(TurnedAway, match="no known format has these keys: question_id, turns"):
+        detect_format({"question_id": 81, "turns": ["Hello", "Again"]})
+    assert converted({"turns": ["Hello", "Hi"]}, "alternating")[1] == HELLO
+    assert converted(["Hello", "Hi"], "alternating")[1] == HELLO
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -57,6 +57,7 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"conversations": sharegpt}) == ("sharegpt", messages)
     spoken = [{"speaker": role, "text": text} for role, text in messages]
     assert converted({"turns": spoken}) == ("turns", messages)
+    assert converted({"data": [text for _, text in messages]}) == ("alternating", messages)
     assert converted({"conversation": [{"human": q, "assistant": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"conversation": [{"input": q, "output": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"instruction": question, "output": answer, "history": history}) == ("alpaca", messages)

@@ -107,6 +107,9 @@ ROWS: list[tuple[object, str, str]] = [
     ),
     ({"prompt": "Hello", "response": None}, "empty-assistant-turn", "response is an empty assistant turn"),
     ({"chosen": "\n\nHuman: Hello\n\nAssistant:"}, "empty-assistant-turn", "message 2 is an empty assistant turn"),
+    ({"data": ["Hello", 5]}, "bad-message", "message 2 is a number, expected a string"),
+    ({"data": ["Hello", " "]}, "empty-assistant-turn", "message 2 is an empty assistant turn"),
+    ({"data": ["Hello"]}, "no-assistant-turn", "the roles are user; none is the assistant's"),
     ({"text": " "}, "no-content", "text is empty"),
     (asked({"role": "assistant", "content": "a\0b"}), "nul-character", "the text holds a NUL character (\\u0000)"),
     (calling('{"a": "\\u0000"}'), "nul-character", "the text holds a NUL character (\\u0000)"),
@@ -153,6 +156,7 @@ def test_tools_must_be_json() -> None:
         ("alpaca", {"prompt": "x", "response": "y"}, "alpaca needs the key 'instruction', which the row lacks"),
         ("text", [{"role": "user"}], "the row is a list; text needs an object"),
         ("openai", {"text": "x"}, "the row has no list of turns; its keys are text"),
+        ("alternating", {"text": "x"}, "the row has no list of strings; alternating needs one"),
         ("turns", {"text": "x"}, "the row has no list of turns; its keys are text"),
     ],
 )

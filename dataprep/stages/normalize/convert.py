@@ -4,17 +4,21 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 1. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
    tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
    and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `assistant`, `input`, `output`) are
-   turn-pairs;
+   turn-pairs; a list of strings is alternating;
 2. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
 3. `instruction` and `output`: alpaca;
 4. `prompt` or `query`, and `response`: prompt-response;
-5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1;
+5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1; `dialog` or `data` as a list of strings:
+   alternating (not `turns`, which in question sets holds the user's turns only);
 6. `text`: text.
+
+A row that is itself a list of strings may be anything: it is read only with --format alternating.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from dataprep.stages.normalize.lists import from_alternating, holds_strings
 from dataprep.stages.normalize.message import ROLE_NAMES, Message
 from dataprep.stages.normalize.pairs import (
     PAIR_KEYS,
@@ -45,6 +49,7 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "sharegpt": from_sharegpt,
     "turns": from_turns,
     "turn-pairs": from_turn_pairs,
+    "alternating": from_alternating,
     "alpaca": from_alpaca,
     "prompt-response": from_prompt_response,
     "hh": from_marked_text,
@@ -97,7 +102,7 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
         return _turns_format(row, "openai")
     for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
         if row.get(key) is not None:
-            return _turns_format(row[key], default)
+            return "alternating" if holds_strings(row[key]) else _turns_format(row[key], default)
     if has_marks(row):
         return "hh"
     if row.get("instruction") is not None and "output" in row:
@@ -107,6 +112,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
     for key in LATER_LISTS:
         if holds_turns(row.get(key)) and (name := _turns_format(row[key], "")):
             return name
+        if key != "turns" and holds_strings(row.get(key)):
+            return "alternating"
     if row.get("text") is not None:
         return "text"
     found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"

@@ -5,6 +5,7 @@ EXAMPLES = {
     "sharegpt": '{"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]}',
     "turns": '{"dialog": [{"speaker": "user", "text": "Hello"}, {"speaker": "assistant", "text": "Hi"}]}',
     "turn-pairs": '{"conversation": [{"human": "Hello", "assistant": "Hi"}]}',
+    "alternating": '{"data": ["Hello", "Hi"]}',
     "alpaca": '{"instruction": "Hello", "input": "", "output": "Hi"}',
     "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
     "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
