@@ -270,6 +270,38 @@ def test_turns_of_strings_are_questions_only_unless_the_format_is_named() -> Non
     assert converted(["Hello", "Hi"], "alternating")[1] == HELLO
 
 
+@pytest.mark.parametrize(
+    ("question_key", "answer_key"),
+    [
+        *[("question", "answer"), ("query", "answer"), ("prompt", "completion"), ("instruction", "response")],
+        *[("input", "output"), ("title", "answer"), ("ask", "answer"), ("prompt", "output"), ("question", "response")],
+    ],
+)
+def test_questions_and_answers_under_their_many_names(question_key: str, answer_key: str) -> None:
+    row = {"id": 1, question_key: "Hello", answer_key: "Hi", "system": "Be brief.", "text": "rendered"}
+    assert converted(row) == ("question-answer", [("system", "Be brief."), *HELLO], None)
+
+
+@pytest.mark.parametrize(
+    ("row", "question"),
+    [
+        ({"instruction": "When?", "context": "A page.", "response": "Hi", "category": "qa"}, "When?\nA page."),
+        ({"instruction": "When?", "context": "", "response": "Hi"}, "When?"),
+        ({"title": "Cough", "ask": "It hurts.", "answer": "Hi", "department": "x"}, "Cough\nIt hurts."),
+        ({"title": "A page", "context": "It rains.", "question": "Does it?", "answer": "Hi"}, "Does it?\nIt rains."),
+        ({"instruction": "Be kind.", "question": "Why?", "answer": "Hi"}, "Be kind.\nWhy?"),
+        ({"question": "Why?", "prompt": "Q: Why? A:", "completion": "Hi"}, "Why?"),
+    ],
+)
+def test_the_texts_of_a_question_are_joined_by_newlines(row: dict, question: str) -> None:
+    assert converted(row) == ("question-answer", [("user", question), ("assistant", "Hi")], None)
+
+
+def test_a_question_may_have_a_history() -> None:
+    row = {"question": "Bye", "answer": "So long", "history": [["Hello", "Hi"]]}
+    assert converted(row)[1] == [*HELLO, ("user", "Bye"), ("assistant", "So long")]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
     expected = [("text", "A page.")] if name == "text" else HELLO

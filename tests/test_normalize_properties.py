@@ -29,6 +29,7 @@ WORDS += [
     "id",
 ]
 WORDS += [*("speaker", "author", "utterance", "message", "dialog", "turns", "data")]
+WORDS += [*("question", "answer", "completion", "context", "title", "ask")]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAVES,
@@ -62,6 +63,7 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"conversation": [{"input": q, "output": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"instruction": question, "output": answer, "history": history}) == ("alpaca", messages)
     assert converted({"prompt": question, "response": answer, "history": history}) == ("prompt-response", messages)
+    assert converted({"question": question, "answer": answer}) == ("question-answer", messages_of(pairs[-1:]))
     marked = "".join(f"\n\nHuman: {question}\n\nAssistant: {answer}" for question, answer in pairs)
     if marked.count("\n\nHuman:") == marked.count("\n\nAssistant:") == len(pairs):
         assert converted({"chosen": marked}) == ("hh", messages)

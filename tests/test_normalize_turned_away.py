@@ -110,6 +110,10 @@ ROWS: list[tuple[object, str, str]] = [
     ({"data": ["Hello", 5]}, "bad-message", "message 2 is a number, expected a string"),
     ({"data": ["Hello", " "]}, "empty-assistant-turn", "message 2 is an empty assistant turn"),
     ({"data": ["Hello"]}, "no-assistant-turn", "the roles are user; none is the assistant's"),
+    ({"question": "Hello", "answer": None}, "empty-assistant-turn", "answer is an empty assistant turn"),
+    ({"question": "Hello", "answer": ["Hi", "Ho"]}, "non-text-content", "answer is a list, expected a string"),
+    ({"question": ["Hello"], "answer": "Hi"}, "non-text-content", "question is a list, expected a string"),
+    ({"answer": "Hi"}, "unknown-format", "no known format has these keys: answer"),
     ({"text": " "}, "no-content", "text is empty"),
     (asked({"role": "assistant", "content": "a\0b"}), "nul-character", "the text holds a NUL character (\\u0000)"),
     (calling('{"a": "\\u0000"}'), "nul-character", "the text holds a NUL character (\\u0000)"),
@@ -157,6 +161,17 @@ def test_tools_must_be_json() -> None:
         ("text", [{"role": "user"}], "the row is a list; text needs an object"),
         ("openai", {"text": "x"}, "the row has no list of turns; its keys are text"),
         ("alternating", {"text": "x"}, "the row has no list of strings; alternating needs one"),
+        ("question-answer", ["Hello"], "the row is a list; question-answer needs an object"),
+        (
+            "question-answer",
+            {"question": "Hello"},
+            "question-answer needs one of the keys response, answer, completion, output",
+        ),
+        (
+            "question-answer",
+            {"answer": "Hi"},
+            "question-answer needs one of the keys instruction, question, query, prompt, input, title, ask",
+        ),
         ("turns", {"text": "x"}, "the row has no list of turns; its keys are text"),
     ],
 )

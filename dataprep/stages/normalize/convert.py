@@ -10,14 +10,28 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 4. `prompt` or `query`, and `response`: prompt-response;
 5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only);
-6. `text`: text.
+6. a question and an answer under other names (below): question-answer;
+7. `text`: text.
 
 A row that is itself a list of strings may be anything: it is read only with --format alternating.
+
+| question-answer | keys, of which the first that is not null counts |
+|---|---|
+| question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
+| where none of these but `context` is there | `title`; `ask`; `context`, with `answer` |
+| answer | `response`, `answer`, `completion`, `output` |
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from dataprep.stages.normalize.answers import (
+    ANSWER_KEYS,
+    POST_KEYS,
+    QUESTION_GROUPS,
+    from_question_answer,
+    is_question_answer,
+)
 from dataprep.stages.normalize.lists import from_alternating, holds_strings
 from dataprep.stages.normalize.message import ROLE_NAMES, Message
 from dataprep.stages.normalize.pairs import (
@@ -52,6 +66,7 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "alternating": from_alternating,
     "alpaca": from_alpaca,
     "prompt-response": from_prompt_response,
+    "question-answer": from_question_answer,
     "hh": from_marked_text,
     "text": from_text,
 }
@@ -62,6 +77,7 @@ KEYS = (
     *LATER_LISTS,
     *("system", "tools", "functions", "instruction", "input", "output", "history"),
     *("prompt", "query", "response", "chosen", "text"),
+    *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
 )
 
 _USUAL_KEYS = {("from", "value"): "sharegpt", ("role", "content"): "openai"}
@@ -114,6 +130,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
             return name
         if key != "turns" and holds_strings(row.get(key)):
             return "alternating"
+    if is_question_answer(row):
+        return "question-answer"
     if row.get("text") is not None:
         return "text"
     found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"

@@ -8,6 +8,7 @@ EXAMPLES = {
     "alternating": '{"data": ["Hello", "Hi"]}',
     "alpaca": '{"instruction": "Hello", "input": "", "output": "Hi"}',
     "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
+    "question-answer": '{"question": "Hello", "answer": "Hi"}',
     "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
     "text": '{"text": "A page."}',
 }

@@ -42,14 +42,14 @@ def from_alpaca(row: Any, roles: Roles) -> Converted:
     instruction = checked_text(row["instruction"], "instruction")
     extra = checked_text(row["input"], "input") if row.get("input") is not None else ""
     question = f"{instruction}\n{extra}" if instruction and extra else instruction or extra
-    return _asked(row, question, row["output"], "output")
+    return asked(row, question, row["output"], "output")
 
 
 def from_prompt_response(row: Any, roles: Roles) -> Converted:
     """Convert {"prompt" or "query", "response", "system", "history"}."""
     key = "prompt" if isinstance(row, dict) and row.get("prompt") is not None else "query"
     _require(row, "prompt-response", (key, "response"))
-    return _asked(row, checked_text(row[key], key), row["response"], "response")
+    return asked(row, checked_text(row[key], key), row["response"], "response")
 
 
 def from_marked_text(row: Any, roles: Roles) -> Converted:
@@ -78,6 +78,13 @@ def has_marks(row: dict[str, Any]) -> bool:
     return isinstance(texts[0], str) and any(isinstance(text, str) and _MARK.match(text) for text in texts)
 
 
+def asked(row: dict[str, Any], question: str, answer: object, answer_key: str) -> Converted:
+    """Give the conversation of a row's `history`, then a question and its answer, under the row's `system`."""
+    messages = _history(row.get("history"))
+    messages += (("user", question), ("assistant", checked_answer(answer, answer_key)))
+    return with_system(row, messages), tools_text(row.get("tools"))
+
+
 def from_text(row: Any, roles: Roles) -> Converted:
     """Convert {"text"}: a document, whole."""
     _require(row, "text", ("text",))
@@ -104,12 +111,6 @@ def _pair(item: Any, number: int, num_pairs: int) -> list[Message]:
     if not messages:
         raise TurnedAway("bad-message", f"{where} has no text under any of the keys {', '.join(PAIR_KEYS)}")
     return messages
-
-
-def _asked(row: dict[str, Any], question: str, answer: object, answer_key: str) -> Converted:
-    messages = _history(row.get("history"))
-    messages += (("user", question), ("assistant", checked_answer(answer, answer_key)))
-    return with_system(row, messages), tools_text(row.get("tools"))
 
 
 def _history(value: object) -> list[Message]:
