@@ -15,6 +15,8 @@ from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
 from schemas.errors import InputError
 
+ENDINGS = ".jsonl, .json, .csv, .tsv or .parquet"
+
 
 def rows_of(path: Path) -> list[tuple]:
     """Read all rows; one that was turned away shows as (number, reason, detail)."""
@@ -182,9 +184,15 @@ def test_globs_are_sorted_and_a_file_named_twice_is_read_once(tmp_path: Path, mo
     ("given", "message"),
     [
         ("none.jsonl", "none.jsonl: no such file or folder; check the path"),
-        ("*.parquet", "*.parquet: no .jsonl, .json or .parquet file matches; check the pattern"),
-        ("empty", "empty: no .jsonl, .json or .parquet file in this folder; name a folder or file that holds rows"),
-        ("a.csv", "a.csv: cannot tell the kind of file by its ending; rename it to end in .jsonl, .json or .parquet"),
+        ("*.parquet", f"*.parquet: no {ENDINGS} file matches; check the pattern"),
+        (
+            "empty",
+            f"empty: no {ENDINGS} file in this folder; name a folder or file that holds rows",
+        ),
+        (
+            "a.doc",
+            f"a.doc: cannot tell the kind of file by its ending; rename it to end in {ENDINGS}",
+        ),
         ("gone.jsonl", "gone.jsonl: cannot be read: No such file or directory"),
         ("pipe.jsonl", "pipe.jsonl: not a regular file; write the rows to a file first"),
     ],
@@ -194,7 +202,7 @@ def test_inputs_that_cannot_be_used_say_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    written(tmp_path / "a.csv", b"x")
+    written(tmp_path / "a.doc", b"x")
     (tmp_path / "gone.jsonl").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(InputError) as caught:

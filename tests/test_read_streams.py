@@ -1,4 +1,4 @@
-"""Reading what can't be entered in the middle: compressed files."""
+"""Reading what can't be entered in the middle: compressed files, .csv and .tsv."""
 
 import bz2
 import gzip
@@ -124,3 +124,62 @@ def test_compressed_and_plain_rows_become_the_same_conversations_whatever_the_wo
     assert manifests[0] == manifests[1]
     assert len(manifests[0].parts) > 5
     assert (manifests[0].rows, manifests[0].kept, manifests[0].turned_away) == (101, 100, {"broken-json": 1})
+
+
+def test_csv_rows_are_strings_under_the_names_of_the_header_and_count_as_lines(tmp_path: Path) -> None:
+    content = '\ufeffprompt,response\r\n7,\r\n\r\n"a ""b"", c","two\nlines"\r\nlast,中'.encode()
+    expected = [
+        (2, {"prompt": "7", "response": ""}),
+        (4, {"prompt": 'a "b", c', "response": "two\nlines"}),
+        (6, {"prompt": "last", "response": "中"}),
+    ]
+    assert rows_of(written(tmp_path / "a.csv", content)) == expected
+    assert rows_of(written(tmp_path / "a.csv.gz", gzip.compress(content))) == expected
+
+
+def test_tsv_cells_are_divided_by_tabs(tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / "a.tsv", b"text\tn\na, b\t1\n\t\n")) == [
+        (2, {"text": "a, b", "n": "1"}),
+        (3, {"text": "", "n": ""}),
+    ]
+
+
+def test_a_broken_csv_row_costs_itself_only(tmp_path: Path) -> None:
+    content = b'a,b\n1,2\n"x" y,3\n4\n5,\xd6\xd0\n"never closed,6\n7,8\n'
+    assert rows_of(written(tmp_path / "a.csv", content)) == [
+        (2, {"a": "1", "b": "2"}),
+        (3, "unreadable-rows", "a quote is not closed, or text follows a closing quote"),
+        (4, "unreadable-rows", "1 cells; the header has 2"),
+        (5, "bad-encoding", "byte 0xd6 at position 3 is not UTF-8"),
+        (6, "unreadable-rows", "a quote is not closed, or text follows a closing quote"),
+        (7, {"a": "7", "b": "8"}),
+    ]
+
+
+def test_a_csv_quote_that_is_never_closed_is_not_held_in_memory_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataprep.stages.delimited.RECORD_CHARACTERS", 10)
+    rows = rows_of(written(tmp_path / "a.csv", b'a,b\n"x,1\n' + b"y,2\n" * 5 + b'z,"3"\n'))
+    assert [row[:2] for row in rows[:2]] == [(2, "unreadable-rows"), (3, {"a": "y", "b": "2"})]
+    assert rows[-1] == (8, {"a": "z", "b": "3"})
+
+
+def test_a_csv_without_rows_or_with_a_header_that_cannot_be_used(tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / "a.csv", b"")) == rows_of(written(tmp_path / "b.csv", b"a,b\n")) == []
+    with pytest.raises(InputError, match=r"c.csv:1: column 'a' stands twice in the header; rename one"):
+        rows_of(written(tmp_path / "c.csv", b"a,b,a\n1,2,3\n"))
+    with pytest.raises(InputError, match=r"d.csv:1: the header is no row of cells; close its quotes"):
+        rows_of(written(tmp_path / "d.csv", b'"a,b\n1,2\n'))
+
+
+def test_csv_is_cut_at_the_ends_of_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"prompt,response\n" + b"".join(b'%d,"a\n%s"\n\n' % (n, b"b" * n) for n in range(50)) + b'"\n'
+    path = written(tmp_path / "a.csv", content)
+    whole = rows_of(path)
+    assert len(whole) == 51
+    monkeypatch.setattr(cutting, "READ_BYTES", 7)
+    monkeypatch.setattr(cutting, "SEGMENT_BYTES", 20)
+    [file] = find_files([str(path)], leave_out=tmp_path / "out")
+    assert len(list(cut(file, sha256()))) > 10
+    assert rows_of(path) == whole

@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataprep.stages.delimited import DELIMITERS, delimited_pieces
 from dataprep.stages.inputs import RawFile, Segment
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
@@ -27,7 +28,7 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
     try:
         if file.ending == ".parquet":
             yield from _cut_parquet(file, digest)
-        elif file.packing:
+        elif file.packing or file.ending in DELIMITERS:
             yield from _cut_stream(file, digest)
         elif file.ending == ".json" and not _holds_lines(_head(file.path)):
             _feed(file.path, digest)
@@ -43,6 +44,9 @@ def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
     with file.path.open("rb", buffering=0) as raw:
         fed = Fed(raw, digest)
         chunks = unpacked(file, fed, READ_BYTES)
+        if file.ending in DELIMITERS:
+            yield from _cut_delimited(file, fed, chunks)
+            return
         head = next(chunks, b"")
         chunks = chain([head], chunks)
         if file.ending == ".json" and not _holds_lines(head):
@@ -78,6 +82,16 @@ def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[
             start, first_row, lines, taken = start + end, first_row + lines, 0, fed.taken
     if held:
         yield segment(bytes(held), lines + 1)
+
+
+def _cut_delimited(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+    start = taken = 0
+    for data, first_row, rows in delimited_pieces(file, chunks, SEGMENT_BYTES, SEGMENT_ROWS):
+        end, share = start + len(data), fed.taken - taken
+        yield Segment(
+            file=file, kind="delimited", start=start, end=end, first_row=first_row, rows=rows, bytes=share, data=data
+        )
+        start, taken = end, fed.taken
 
 
 def _head(path: Path) -> bytes:

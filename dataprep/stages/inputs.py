@@ -5,10 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from schemas.errors import InputError
 
-ENDINGS = (".jsonl", ".json", ".parquet")
+RawRow = tuple[int, Any, bytes | None]  # number from 1, value, the row's own bytes where it has them
+
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 
 _PACKED = ", or as in .jsonl.gz (.bz2, .xz, .zst)"
@@ -31,16 +34,16 @@ class RawFile:
 class Segment:
     """Part of one input file: bytes `start` to `end` of lines, those row groups of Parquet, or a whole .json.
 
-    Of a stream, which can't be read from the middle, it holds the bytes themselves.
+    Of a stream, which can't be read from the middle, it holds the bytes themselves; of .csv after the header.
     """
 
     file: RawFile
-    kind: str  # lines | json | parquet
+    kind: str  # lines | json | delimited | parquet
     start: int
     end: int
     first_row: int  # from 1
     rows: int  # at most so many; 0 where that is not known before reading
-    data: bytes | None = None  # of a stream: the bytes `start` to `end` of what it unpacks to
+    data: bytes | None = None  # of a stream: the what to read
     bytes: int  # its share of the file
 
 

@@ -14,12 +14,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.stages.inputs import Segment
+from dataprep.stages.delimited import delimited_rows
+from dataprep.stages.inputs import RawRow, Segment
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.reasons import TurnedAway
 from schemas.errors import InputError
-
-RawRow = tuple[int, Any, bytes | None]
 
 _BOM = b"\xef\xbb\xbf"
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -32,6 +31,8 @@ def read_rows(segment: Segment) -> Iterator[RawRow]:
     try:
         if segment.kind == "parquet":
             yield from _parquet_rows(segment)
+        elif segment.kind == "delimited":
+            yield from delimited_rows(segment)
         else:
             data = _segment_data(segment)
             if segment.start == 0:
