@@ -19,7 +19,10 @@ _EPILOG = """\
   dataprep inspect cache/                   # see the tokens that are trained on
   dataprep verify cache/                    # prove ids and masks anew
 """
-_INPUTS = "files, folders or globs: .jsonl, .json, .csv, .tsv (also as .gz, .bz2, .xz, .zst), .parquet"
+_INPUTS = (
+    "files, folders or globs: .jsonl, .json, .csv, .tsv (also as .gz, .bz2, .xz, .zst), .parquet; "
+    "- is standard input (.jsonl)"
+)
 
 
 def main(argv: list[str] | None = None) -> int:

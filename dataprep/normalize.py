@@ -15,7 +15,7 @@ from pathlib import Path
 from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
 from dataprep.stages.cut import cut
-from dataprep.stages.inputs import RawFile, Segment, find_files
+from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.normalize.convert import checked_format, role_names
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
@@ -35,7 +35,7 @@ _OURS = re.compile(
 def normalize_corpus(
     inputs: list[str], out: Path, *, format: str | None, roles: dict[str, str], workers: int | None
 ) -> ConversationsManifest:
-    """Turn raw files, folders or globs into `out`/conversations and give its manifest.
+    """Turn raw files, folders, globs or standard input ("-") into `out`/conversations and give its manifest.
 
     `format` forces one format on all rows; `roles` maps further role names; `workers` is the number of processes, by
     default one per core where there is enough to do; the output's bytes don't depend on it. Raises InputError for
@@ -109,15 +109,16 @@ def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segmen
     segments: list[Segment] = []
     size = rows = 0
     for file in files:
-        digest = sha256()
+        digest, taken = sha256(), 0
         for segment in cut(file, digest):
+            taken += segment.bytes
             segments.append(segment)
             size += segment.bytes if segment.data is None else len(segment.data)
             rows += segment.rows
             if size >= UNIT_BYTES or rows >= UNIT_ROWS:
                 yield segments
                 segments, size, rows = [], 0, 0
-        read.append(InputFile(path=file.name, bytes=file.bytes, sha256=digest.hexdigest()))
+        read.append(InputFile(path=file.name, bytes=file.bytes or taken, sha256=digest.hexdigest()))
     if segments:
         yield segments
 
@@ -125,9 +126,12 @@ def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segmen
 def _results(
     units: Iterator[Unit], files: list[RawFile], workers: int | None
 ) -> Iterator[tuple[Artefact | None, Tally]]:
+    endless = any(file.name == STDIN for file in files)
     total_bytes = sum(file.bytes for file in files)
-    num_workers = min(workers or num_cores(), 1 + total_bytes // UNIT_BYTES)
-    with progress_bar(total_bytes, "B", "normalize") as bar:
+    num_workers = workers or num_cores()
+    if not endless:
+        num_workers = min(num_workers, 1 + total_bytes // UNIT_BYTES)
+    with progress_bar(None if endless else total_bytes, "B", "normalize") as bar:
         for unit, result in run_tasks(normalize_unit, units, num_workers):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result

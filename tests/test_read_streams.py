@@ -1,13 +1,16 @@
-"""Reading what can't be entered in the middle: compressed files, .csv and .tsv."""
+"""Reading what can't be entered in the middle: compressed files, .csv and .tsv, standard input."""
 
 import bz2
 import gzip
+import io
 import lzma
 import random
+import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dataprep.normalize import normalize_corpus
@@ -18,6 +21,7 @@ from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
 from schemas.errors import InputError
 from schemas.files import sha256_file
+from schemas.manifest import InputFile
 
 
 def zstd(data: bytes) -> bytes:
@@ -183,3 +187,22 @@ def test_csv_is_cut_at_the_ends_of_records(tmp_path: Path, monkeypatch: pytest.M
     [file] = find_files([str(path)], leave_out=tmp_path / "out")
     assert len(list(cut(file, sha256()))) > 10
     assert rows_of(path) == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_standard_input_is_lines_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    content = b'{"text": "one"}\n\n{"text": \n{"text": "four"}'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    manifest = normalize_corpus(["-"], tmp_path, format=None, roles={}, workers=workers)
+    assert (manifest.rows, manifest.kept, manifest.turned_away) == (3, 2, {"broken-json": 1})
+    assert manifest.sources == {"stdin": 2}
+    assert manifest.inputs == [InputFile(path="-", bytes=len(content), sha256=sha256(content).hexdigest())]
+    [part] = manifest.parts
+    origins = pq.read_table(tmp_path / "conversations" / part.file)["origin"].to_pylist()
+    assert origins == [{"file": "-", "row": 1}, {"file": "-", "row": 4}]
+
+
+def test_empty_standard_input_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InputError, match="-: holds no rows; name a file with at least one"):
+        normalize_corpus(["-"], tmp_path, format=None, roles={}, workers=None)

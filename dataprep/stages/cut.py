@@ -5,7 +5,9 @@ never from how many processes there are: that is what makes the output's bytes t
 can't be entered in the middle is unpacked here, once, and its segments hold their bytes.
 """
 
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
-from dataprep.stages.inputs import RawFile, Segment
+from dataprep.stages.inputs import STDIN, RawFile, Segment
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
 
@@ -28,7 +30,7 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
     try:
         if file.ending == ".parquet":
             yield from _cut_parquet(file, digest)
-        elif file.packing or file.ending in DELIMITERS:
+        elif file.name == STDIN or file.packing or file.ending in DELIMITERS:
             yield from _cut_stream(file, digest)
         elif file.ending == ".json" and not _holds_lines(_head(file.path)):
             _feed(file.path, digest)
@@ -41,7 +43,7 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
 
 
 def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
-    with file.path.open("rb", buffering=0) as raw:
+    with nullcontext(sys.stdin.buffer) if file.name == STDIN else file.path.open("rb") as raw:
         fed = Fed(raw, digest)
         chunks = unpacked(file, fed, READ_BYTES)
         if file.ending in DELIMITERS:

@@ -12,6 +12,7 @@ from schemas.errors import InputError
 RawRow = tuple[int, Any, bytes | None]  # number from 1, value, the row's own bytes where it has them
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+STDIN = "-"
 PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 
 _PACKED = ", or as in .jsonl.gz (.bz2, .xz, .zst)"
@@ -50,10 +51,16 @@ class Segment:
 def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
     """Resolve files, folders and globs to data files, each once, in the order given and sorted within.
 
-    Hidden files and the folder `leave_out` are passed over in folders and globs. Raises InputError.
+    Hidden files and the folder `leave_out` are passed over in folders and globs; "-" is standard input, of .jsonl,
+    whose size is not known and given as 0. Raises InputError.
     """
     found: dict[Path, RawFile] = {}
     for given in inputs:
+        if given == STDIN:
+            found[Path(STDIN)] = RawFile(
+                path=Path(STDIN), name=STDIN, source="stdin", ending=".jsonl", packing="", bytes=0
+            )
+            continue
         for path in _matches(given, leave_out.resolve()):
             found.setdefault(path.resolve(), _raw_file(path))
     return list(found.values())

@@ -3,7 +3,7 @@
 import io
 import lzma
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ class Digest(Protocol):
 class Fed(io.RawIOBase):
     """A stream of raw bytes that feeds `digest` as it is read and counts what was `taken`."""
 
-    def __init__(self, raw: io.RawIOBase, digest: Digest) -> None:
+    def __init__(self, raw: BinaryIO, digest: Digest) -> None:
         self.taken = 0
         self._raw = raw
         self._digest = digest
@@ -34,7 +34,7 @@ class Fed(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes; none at the end."""
-        data = self._raw.read(size) or b""
+        data = self._raw.read(size)
         self._digest.update(data)
         self.taken += len(data)
         return data
