@@ -302,6 +302,13 @@ def test_a_question_may_have_a_history() -> None:
     assert converted(row)[1] == [*HELLO, ("user", "Bye"), ("assistant", "So long")]
 
 
+def test_parallel_lists_of_inputs_and_outputs() -> None:
+    row = {"input": ["Hello", "Bye"], "output": ["Hi", "So long"], "system": "Be brief."}
+    dialogue = [("system", "Be brief."), *HELLO, ("user", "Bye"), ("assistant", "So long")]
+    assert converted(row) == ("parallel", dialogue, None)
+    assert converted(row | {"input": ["Hello", "Bye", "?"]})[1] == [*dialogue, ("user", "?")]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
     expected = [("text", "A page.")] if name == "text" else HELLO

@@ -64,6 +64,8 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"instruction": question, "output": answer, "history": history}) == ("alpaca", messages)
     assert converted({"prompt": question, "response": answer, "history": history}) == ("prompt-response", messages)
     assert converted({"question": question, "answer": answer}) == ("question-answer", messages_of(pairs[-1:]))
+    parallel = {"input": [question for question, _ in pairs], "output": [answer for _, answer in pairs]}
+    assert converted(parallel) == ("parallel", messages)
     marked = "".join(f"\n\nHuman: {question}\n\nAssistant: {answer}" for question, answer in pairs)
     if marked.count("\n\nHuman:") == marked.count("\n\nAssistant:") == len(pairs):
         assert converted({"chosen": marked}) == ("hh", messages)

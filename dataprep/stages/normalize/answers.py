@@ -18,7 +18,7 @@ _ASKING = ("instruction", "question", "query", "prompt", "input")
 
 
 def from_question_answer(row: Any, roles: Roles) -> Converted:
-    """Convert {"question", "answer"} or other names of both, with "context", "system" and "history"; or {"title", "ask"}."""
+    """Convert {"question", "answer"} under any names of both, with "context", "system", "history"; or {"title", "ask"}."""
     if not isinstance(row, dict):
         raise TurnedAway("format-mismatch", f"the row is {kind_of(row)}; question-answer needs an object")
     answer_key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)

@@ -10,8 +10,9 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 4. `prompt` or `query`, and `response`: prompt-response;
 5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only);
-6. a question and an answer under other names (below): question-answer;
-7. `text`: text.
+6. `input` and `output` as lists: parallel;
+7. a question and an answer under other names (below): question-answer;
+8. `text`: text.
 
 A row that is itself a list of strings may be anything: it is read only with --format alternating.
 
@@ -32,7 +33,7 @@ from dataprep.stages.normalize.answers import (
     from_question_answer,
     is_question_answer,
 )
-from dataprep.stages.normalize.lists import from_alternating, holds_strings
+from dataprep.stages.normalize.lists import from_alternating, from_parallel, holds_strings
 from dataprep.stages.normalize.message import ROLE_NAMES, Message
 from dataprep.stages.normalize.pairs import (
     PAIR_KEYS,
@@ -64,6 +65,7 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "turns": from_turns,
     "turn-pairs": from_turn_pairs,
     "alternating": from_alternating,
+    "parallel": from_parallel,
     "alpaca": from_alpaca,
     "prompt-response": from_prompt_response,
     "question-answer": from_question_answer,
@@ -130,6 +132,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
             return name
         if key != "turns" and holds_strings(row.get(key)):
             return "alternating"
+    if isinstance(row.get("input"), list) and isinstance(row.get("output"), list):
+        return "parallel"
     if is_question_answer(row):
         return "question-answer"
     if row.get("text") is not None:

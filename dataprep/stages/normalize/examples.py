@@ -6,6 +6,7 @@ EXAMPLES = {
     "turns": '{"dialog": [{"speaker": "user", "text": "Hello"}, {"speaker": "assistant", "text": "Hi"}]}',
     "turn-pairs": '{"conversation": [{"human": "Hello", "assistant": "Hi"}]}',
     "alternating": '{"data": ["Hello", "Hi"]}',
+    "parallel": '{"input": ["Hello"], "output": ["Hi"]}',
     "alpaca": '{"instruction": "Hello", "input": "", "output": "Hi"}',
     "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
     "question-answer": '{"question": "Hello", "answer": "Hi"}',

@@ -19,6 +19,7 @@ FIXES = {
     "bad-tool-call": 'write each call as {"name": …, "arguments": {…}}',
     "bad-tools": "write tools as a JSON array of objects",
     "bad-history": "write history as a list of [question, answer] pairs",
+    "uneven-lists": "give each input its output; only the last may lack one",
     "bad-marks": r"begin the text with \n\nHuman: and each turn with \n\nHuman: or \n\nAssistant:",
     "bad-train-flag": "use true, false, 0 or 1",
     "lone-surrogate": "take out the half of a \\uD800-\\uDFFF pair; it is no character",

@@ -60,8 +60,7 @@ def turn_list(row: Any) -> list[Any]:
             if turns is not None:
                 break
         else:
-            where = next((key for key in LATER_LISTS if holds_turns(row.get(key))), "")
-            turns = row.get(where)
+            turns = next((row[key] for key in LATER_LISTS if holds_turns(row.get(key))), None)
         if turns is None:
             raise TurnedAway("format-mismatch", f"the row has no list of turns; its keys are {_keys(row)}")
     if not isinstance(turns, list):
