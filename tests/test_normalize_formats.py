@@ -309,6 +309,45 @@ def test_parallel_lists_of_inputs_and_outputs() -> None:
     assert converted(row | {"input": ["Hello", "Bye", "?"]})[1] == [*dialogue, ("user", "?")]
 
 
+USER, ASSISTANT = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversations": [{"from": "human", "value": "Hello"}],
+            "chosen": {"from": "gpt", "value": "Hi"},
+            "rejected": {"from": "gpt", "value": "No"},
+        },
+        {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "No"}]},
+        {"prompt": "Hello", "chosen": [ASSISTANT]},
+        {"question": "Hello", "chosen": ASSISTANT},
+        {"prompt": "Hello", "chosen": [USER, ASSISTANT], "messages": [USER, ASSISTANT]},
+        {"messages": [USER], "chosen": {"from": "gpt", "value": "Hi"}},
+        {"messages": [USER, ASSISTANT], "chosen": {"role": "assistant", "content": "Hello!"}},
+    ],
+)
+def test_of_a_preference_the_chosen_answer_is_taken_after_what_stands_before_it(row: dict) -> None:
+    assert converted(row) == ("preference", HELLO, None)
+
+
+def test_a_system_text_may_stand_before_a_whole_chosen_dialogue() -> None:
+    expected = [("system", "Be brief."), *HELLO]
+    assert converted({"prompt": [SYSTEM], "chosen": [USER, ASSISTANT]})[1] == expected
+    assert converted({"prompt": [SYSTEM], "chosen": [SYSTEM, USER, ASSISTANT]})[1] == expected
+    assert converted({"system": "Be brief.", "prompt": "Hello", "chosen": [ASSISTANT]})[1] == expected
+
+
+def test_a_chosen_text_without_marks_answers_its_question() -> None:
+    assert converted({"prompt": "Hello", "chosen": "Hi", "rejected": "No"})[:2] == ("question-answer", HELLO)
+
+
+def test_a_chosen_that_is_no_message_does_not_make_a_preference() -> None:
+    assert converted({"messages": [USER, ASSISTANT], "chosen": True})[:2] == ("openai", HELLO)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
     expected = [("text", "A page.")] if name == "text" else HELLO

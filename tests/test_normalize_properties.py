@@ -66,6 +66,11 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"question": question, "answer": answer}) == ("question-answer", messages_of(pairs[-1:]))
     parallel = {"input": [question for question, _ in pairs], "output": [answer for _, answer in pairs]}
     assert converted(parallel) == ("parallel", messages)
+    assert converted({"messages": openai[:-1], "chosen": openai[-1], "rejected": openai[-1]}) == (
+        "preference",
+        messages,
+    )
+    assert converted({"prompt": sharegpt[:-1], "chosen": openai[-1:]}) == ("preference", messages)
     marked = "".join(f"\n\nHuman: {question}\n\nAssistant: {answer}" for question, answer in pairs)
     if marked.count("\n\nHuman:") == marked.count("\n\nAssistant:") == len(pairs):
         assert converted({"chosen": marked}) == ("hh", messages)

@@ -128,6 +128,16 @@ ROWS: list[tuple[object, str, str]] = [
     ({"input": [5], "output": ["Hi"]}, "bad-message", "input 1 is a number, expected a string"),
     ({"input": ["Hello"], "output": [["Hi"]]}, "bad-message", "output 1 is a list, expected a string"),
     ({"input": ["Hello"], "output": [" "]}, "empty-assistant-turn", "output 1 is an empty assistant turn"),
+    (
+        {"prompt": "Hello", "chosen": [{"role": "assistant", "content": ""}]},
+        "empty-assistant-turn",
+        "message 1 is an empty assistant turn",
+    ),
+    (
+        {"prompt": "Hello", "chosen": [{"role": "user", "content": "x"}]},
+        "no-assistant-turn",
+        "the roles are user; none is the assistant's",
+    ),
     ({"text": " "}, "no-content", "text is empty"),
     (asked({"role": "assistant", "content": "a\0b"}), "nul-character", "the text holds a NUL character (\\u0000)"),
     (calling('{"a": "\\u0000"}'), "nul-character", "the text holds a NUL character (\\u0000)"),
@@ -179,7 +189,7 @@ def test_tools_must_be_json() -> None:
         (
             "question-answer",
             {"question": "Hello"},
-            "question-answer needs one of the keys response, answer, completion, output",
+            "question-answer needs one of the keys response, answer, completion, output, chosen",
         ),
         (
             "question-answer",
@@ -188,6 +198,7 @@ def test_tools_must_be_json() -> None:
         ),
         ("parallel", {"input": "Hello", "output": "Hi"}, "input is a string; parallel needs a list"),
         ("parallel", ["Hello"], "the row is a list; parallel needs an object"),
+        ("preference", {"prompt": "x"}, "preference needs an object with the key 'chosen'"),
         ("turns", {"text": "x"}, "the row has no list of turns; its keys are text"),
     ],
 )
@@ -212,6 +223,15 @@ def test_turns_must_have_a_role(turn: object, detail: str) -> None:
 def test_each_turn_has_the_keys_of_the_first() -> None:
     away = turned_away({"dialog": [{"speaker": "user", "text": "Hello"}, {"role": "assistant", "text": "Hi"}]})
     assert (away.reason, away.detail) == ("bad-message", "message 2 has no 'speaker'; its keys are role, text")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "detail"),
+    [([], "chosen is an empty list"), (5, "chosen is a number, expected a message or a list of messages")],
+)
+def test_a_preference_needs_a_message(chosen: object, detail: str) -> None:
+    away = turned_away({"prompt": "Hello", "chosen": chosen}, "preference")
+    assert (away.reason, away.detail) == ("no-messages", detail)
 
 
 def test_marked_text_must_begin_with_a_mark() -> None:

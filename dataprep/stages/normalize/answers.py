@@ -7,18 +7,23 @@ from dataprep.stages.normalize.reasons import TurnedAway, kind_of
 from dataprep.stages.normalize.turns import Converted, Roles
 
 # Of each group the first that holds text counts; the question is those texts, in this order, joined by newlines.
-QUESTION_GROUPS = (("instruction",), ("question", "query", "prompt"), ("input",), ("context",))
-ANSWER_KEYS = ("response", "answer", "completion", "output")
+QUESTION_GROUPS: tuple[tuple[str, ...], ...] = (
+    ("instruction",),
+    ("question", "query", "prompt"),
+    ("input",),
+    ("context",),
+)
+ANSWER_KEYS = ("response", "answer", "completion", "output", "chosen")
 
 # Forum posts: what is asked where no key above but `context` holds text; the answer is then `answer`.
 POST_KEYS = ("title", "ask")
 
-_POST_GROUPS = (("title",), ("ask",), ("context",))
+_POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask",), ("context",))
 _ASKING = ("instruction", "question", "query", "prompt", "input")
 
 
 def from_question_answer(row: Any, roles: Roles) -> Converted:
-    """Convert {"question", "answer"} under any names of both, with "context", "system", "history"; or {"title", "ask"}."""
+    """Convert {"question", "context", "answer", "system", "history"} or {"title", "ask", "answer"}, by any names."""
     if not isinstance(row, dict):
         raise TurnedAway("format-mismatch", f"the row is {kind_of(row)}; question-answer needs an object")
     answer_key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
@@ -26,13 +31,22 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
     if answer_key is None:
         detail = f"question-answer needs one of the keys {', '.join(ANSWER_KEYS)}"
         raise TurnedAway("format-mismatch", detail)
-    asking = [keys for keys in (_ASKING, POST_KEYS) if any(row.get(key) is not None for key in keys)]
-    if not asking:
+    question = question_text(row)
+    if question is None:
         detail = f"question-answer needs one of the keys {', '.join((*_ASKING, *POST_KEYS))}"
         raise TurnedAway("format-mismatch", detail)
-    groups = QUESTION_GROUPS if asking[0] is _ASKING else _POST_GROUPS
-    texts = [text for text in (_first_text(row, keys) for keys in groups) if text]
-    return asked(row, "\n".join(texts), _one_text(row[answer_key], answer_key), answer_key)
+    return asked(row, question, _one_text(row[answer_key], answer_key), answer_key)
+
+
+def question_text(row: dict[str, Any]) -> str | None:
+    """Give what a row asks, joined from its keys by newlines; None where it has no such key."""
+    if any(row.get(key) is not None for key in _ASKING):
+        groups = QUESTION_GROUPS
+    elif any(row.get(key) is not None for key in POST_KEYS):
+        groups = _POST_GROUPS
+    else:
+        return None
+    return "\n".join(text for text in (_first_text(row, keys) for keys in groups) if text)
 
 
 def is_question_answer(row: dict[str, Any]) -> bool:

@@ -1,18 +1,19 @@
 """One row of any format in, one conversation out: which format a row has, and what every conversation must hold.
 
 Which format a row has is decided by its keys alone, in this order; a key whose value is null counts as absent:
-1. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
+1. `chosen` as a message or a list of messages: preference (after the list of 2, or after `prompt` or another question);
+2. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
    tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
    and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `assistant`, `input`, `output`) are
    turn-pairs; a list of strings is alternating;
-2. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
-3. `instruction` and `output`: alpaca;
-4. `prompt` or `query`, and `response`: prompt-response;
-5. `dialog`, `turns` or `data` as a list of objects that are turns as in 1; `dialog` or `data` as a list of strings:
+3. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
+4. `instruction` and `output`: alpaca;
+5. `prompt` or `query`, and `response`: prompt-response;
+6. `dialog`, `turns` or `data` as a list of objects that are turns as in 2; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only);
-6. `input` and `output` as lists: parallel;
-7. a question and an answer under other names (below): question-answer;
-8. `text`: text.
+7. `input` and `output` as lists: parallel;
+8. a question and an answer under other names (below): question-answer;
+9. `text`: text.
 
 A row that is itself a list of strings may be anything: it is read only with --format alternating.
 
@@ -20,7 +21,7 @@ A row that is itself a list of strings may be anything: it is read only with --f
 |---|---|
 | question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
 | where none of these but `context` is there | `title`; `ask`; `context`, with `answer` |
-| answer | `response`, `answer`, `completion`, `output` |
+| answer | `response`, `answer`, `completion`, `output`, `chosen` |
 """
 
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from dataprep.stages.normalize.pairs import (
     from_turn_pairs,
     has_marks,
 )
+from dataprep.stages.normalize.preference import from_preference, is_preference
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
@@ -69,6 +71,7 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "alpaca": from_alpaca,
     "prompt-response": from_prompt_response,
     "question-answer": from_question_answer,
+    "preference": from_preference,
     "hh": from_marked_text,
     "text": from_text,
 }
@@ -118,6 +121,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
     """Name a row's format, by the precedence above. Raises TurnedAway where there is none."""
     if isinstance(row, list):
         return _turns_format(row, "openai")
+    if "chosen" in row and is_preference(row):
+        return "preference"
     for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
         if row.get(key) is not None:
             return "alternating" if holds_strings(row[key]) else _turns_format(row[key], default)

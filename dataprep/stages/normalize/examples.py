@@ -10,6 +10,7 @@ EXAMPLES = {
     "alpaca": '{"instruction": "Hello", "input": "", "output": "Hi"}',
     "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
     "question-answer": '{"question": "Hello", "answer": "Hi"}',
+    "preference": '{"prompt": "Hello", "chosen": [{"role": "assistant", "content": "Hi"}]}',
     "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
     "text": '{"text": "A page."}',
 }

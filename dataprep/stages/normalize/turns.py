@@ -84,15 +84,24 @@ def with_system(row: Any, messages: list[Message]) -> list[Message]:
     return messages if messages and messages[0][:2] == first else [first, *messages]
 
 
+def read_turns(turns: list[Any], roles: Roles) -> list[Message]:
+    """Convert turns whose first tells under which keys all have their role and their text."""
+    return _messages(turns, roles, *turn_keys(turns[0]))
+
+
 def _from_turns(row: Any, roles: Roles, role_key: str, text_key: str) -> Converted:
-    turns = turn_list(row)
-    messages = _plain_turns(turns, roles, role_key, text_key)
-    if messages is None:
-        messages = [_turn(turn, number, roles, role_key, text_key) for number, turn in enumerate(turns, 1)]
+    messages = _messages(turn_list(row), roles, role_key, text_key)
     if isinstance(row, list):
         return messages, None
     tools = row.get("tools")
     return with_system(row, messages), tools_text(tools if tools is not None else row.get("functions"))
+
+
+def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message]:
+    messages = _plain_turns(turns, roles, role_key, text_key)
+    if messages is None:
+        messages = [_turn(turn, number, roles, role_key, text_key) for number, turn in enumerate(turns, 1)]
+    return messages
 
 
 def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message] | None:
