@@ -9,7 +9,7 @@ noted (its length, a slice) raises Untraceable.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -118,9 +118,10 @@ class Trace:
         """The slot that a mark stands for."""
         return self.slots[ord(mark) - MARK_BASE]
 
-    def message_of(self, char: str) -> int | None:
-        """The message whose text a character of a rendering stands for; None for literal text."""
-        return self.slot_of(char).message if _MARKS.match(char) else None
+    @staticmethod
+    def marks(rendered: str) -> Iterator[tuple[int, str]]:
+        """Each mark of a rendering with its place."""
+        return ((found.start(), found[0]) for found in _MARKS.finditer(rendered))
 
 
 class Tracked(str):

@@ -5,6 +5,7 @@ What comes out is a plan: literals, slots for texts, and the span of each assist
 strings. A plan is compared with the official rendering when it is made and again on its 2nd, 4th, 8th… use.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,12 +167,43 @@ class Renderer:
         return leaf
 
 
+class _Marked:
+    """A marked rendering, and where its marks stand."""
+
+    def __init__(self, trace: Trace, text: str) -> None:
+        self.text = text
+        self._places: list[int] = []
+        self._owned: dict[int, list[int]] = {}  # message -> places of its marks
+        for place, mark in trace.marks(text):
+            self._places.append(place)
+            self._owned.setdefault(trace.slot_of(mark).message, []).append(place)
+
+    def owned(self, message: int) -> list[int]:
+        """Where the texts of a message stand."""
+        return self._owned.get(message, [])
+
+    def point(self, place: int) -> tuple[int, int]:
+        """A place as (literal, characters into it)."""
+        literal = bisect_left(self._places, place)
+        return literal, place - (self._places[literal - 1] + 1 if literal else 0)
+
+    def literal_after(self, place: int) -> str:
+        """The literal text from a place to the next mark."""
+        following = bisect_left(self._places, place)
+        return self.text[place : self._places[following] if following < len(self._places) else None]
+
+    def count(self, start: int, end: int) -> int:
+        """Marks between two places."""
+        return bisect_left(self._places, end) - bisect_left(self._places, start)
+
+
 class _Tracing:
     """One dialogue's renderings over stand-ins, and the search for its turns in them."""
 
     def __init__(self, renderer: Renderer, trace: Trace, dialogue: Dialogue) -> None:
         self._renderer, self._trace, self._dialogue = renderer, trace, dialogue
         self._messages = _with_stand_ins(trace, dialogue)
+        self._endings: list[str] = []  # found so far
 
     def plan(self) -> Plan:
         """Raises RefusedError."""
@@ -185,7 +217,8 @@ class _Tracing:
         literals, slots = self._trace.pieces(whole)
         self._refuse_dropped(slots)
         turns = [number for number, role in enumerate(self._dialogue.roles) if role == "assistant"]
-        points = [_point(whole, place) for number in turns for place in self._turn(whole, number)]
+        marked = _Marked(self._trace, whole)
+        points = [marked.point(place) for number in turns for place in self._turn(marked, number)]
         length = self._renderer._length
         return Plan(
             literals=literals,
@@ -198,24 +231,27 @@ class _Tracing:
             plain=slots == [Slot(number, "content") for number in range(len(self._dialogue.roles))],
         )
 
-    def _turn(self, whole: str, number: int) -> tuple[int, int, int]:
-        """Where in the marked rendering `whole` the targets of message `number` start and end, and what follows starts.
+    def _turn(self, whole: _Marked, number: int) -> tuple[int, int, int]:
+        """Where in the rendering `whole` the targets of message `number` start and end, and what follows starts.
 
         Where a conversation ends with this message, what the template writes after its last text, up to the last
-        control token, ends the turn; the same must follow that text in `whole`.
+        control token, ends the turn; the same must follow that text in `whole`. An ending that was found for an earlier
+        turn and stands here too is taken as it is, so that long dialogues aren't rendered once a turn.
         """
-        owned = [place for place, char in enumerate(whole) if self._trace.message_of(char) == number]
-        after_prompt = (
-            None if owned and self._starts_with_content(whole[owned[0]]) else self._after_prompt(whole, number)
-        )
+        owned = whole.owned(number)
+        content_first = owned and self._starts_with_content(whole.text[owned[0]])
+        after_prompt = None if content_first else self._after_prompt(whole.text, number)
         start = owned[0] if after_prompt is None else after_prompt
         last = owned[-1] + 1 if owned else start
-        ending = self._ending(whole, number, after_prompt)
-        if not whole.startswith(ending, last):
+        known = [ending for ending in self._endings if whole.text.startswith(ending, last)]
+        if len(known) != 1 or not content_first or "tool_calls" in self._messages[number]:
+            known = [self._ending(number, after_prompt)]
+            self._endings += [ending for ending in known if ending not in self._endings]
+        end = last + len(known[0])
+        if not whole.text.startswith(known[0], last):
             raise RefusedError("turn-not-found", f"message {number + 1}: its end in the rendering can't be shown")
-        end = last + len(ending)
-        self._refuse_strangers(whole[start:end], number)
-        tail = self._trace.pieces(whole[end:])[0][0]  # the literal up to the next text
+        self._refuse_strangers(whole, start, end, number)
+        tail = whole.literal_after(end)
         controls = [place for place in map(tail.find, self._renderer._control_tokens) if place >= 0]
         return start, end, end + min(controls, default=0)
 
@@ -230,12 +266,12 @@ class _Tracing:
             raise RefusedError("turn-not-found", f"message {number + 1}: the rendering doesn't begin with its prompt")
         return len(prompt)
 
-    def _ending(self, whole: str, number: int, after_prompt: int | None) -> str:
+    def _ending(self, number: int, after_prompt: int | None) -> str:
         """What ends the turn of message `number` after its last text, the end token included."""
         until = self._render_or_none(self._messages[: number + 1])
         if until is None:
             raise RefusedError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        owned = [place for place, char in enumerate(until) if self._trace.message_of(char) == number]
+        owned = _Marked(self._trace, until).owned(number)
         if not owned and after_prompt is None:
             raise RefusedError("turn-not-found", f"message {number + 1}: its text isn't in the rendering")
         tail = until[owned[-1] + 1 if owned else after_prompt :]
@@ -252,9 +288,10 @@ class _Tracing:
                 role = self._dialogue.roles[number]
                 raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out this {role} text")
 
-    def _refuse_strangers(self, turn: str, number: int) -> None:
-        """Turn a dialogue away where a turn holds another message's text, or lacks its own tool calls."""
-        if any(self._trace.message_of(char) not in (None, number) for char in turn):
+    def _refuse_strangers(self, whole: _Marked, start: int, end: int, number: int) -> None:
+        """Turn a dialogue away where a turn holds another message's text, or lacks its own texts or tool calls."""
+        turn = whole.text[start:end]
+        if whole.count(start, end) != len(whole.owned(number)):
             raise RefusedError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
         for call in self._messages[number].get("tool_calls", ()):
             if call["function"]["name"] not in turn:
@@ -285,9 +322,3 @@ def _with_stand_ins(trace: Trace, dialogue: Dialogue) -> list[dict[str, Any]]:
             marked["thinking"] = marked["reasoning_content"]  # the other name that the official renderer fills
         messages.append(marked)
     return messages
-
-
-def _point(whole: str, place: int) -> tuple[int, int]:
-    """A place in a marked rendering as (literal, characters into it)."""
-    literals = Trace.literals(whole[:place])
-    return len(literals) - 1, len(literals[-1])
