@@ -348,6 +348,60 @@ def test_a_chosen_that_is_no_message_does_not_make_a_preference() -> None:
     assert converted({"messages": [USER, ASSISTANT], "chosen": True})[:2] == ("openai", HELLO)
 
 
+def said(*names: str) -> dict:
+    return {"dialogue": [{"role": name, "content": name} for name in names]}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *[("client", "counselor"), ("Client", "Counselor"), ("patient", "doctor"), ("customer", "agent")],
+        *[("来访者", "咨询师"), ("求助者", "支持者"), ("患者", "医生"), ("问", "答"), ("user", "bot"), ("user", "ai")],
+        *[("User", "Assistant"), ("USER", "bot")],
+    ],
+)
+def test_an_everyday_pair_of_roles_needs_no_role_option(pair: tuple[str, str]) -> None:
+    assert converted(said(*pair))[1] == [("user", pair[0]), ("assistant", pair[1])]
+    assert converted(said("system", pair[1], *pair))[1] == [
+        ("system", "system"),
+        ("assistant", pair[1]),
+        ("user", pair[0]),
+        ("assistant", pair[1]),
+    ]
+
+
+def test_pairs_are_understood_in_messages_of_further_fields_too() -> None:
+    row = [{"role": "client", "content": "Hello", "note": "x"}, {"role": "counselor", "content": "Hi", "note": "y"}]
+    assert converted(row)[1] == HELLO
+
+
+@pytest.mark.parametrize(
+    "names", [("client", "doctor"), ("client",), ("client", "counselor", "user"), ("agent", "doctor"), ("bot",)]
+)
+def test_names_that_are_no_whole_pair_stay_unknown(names: tuple[str, ...]) -> None:
+    with pytest.raises(TurnedAway) as caught:
+        converted(said(*names))
+    assert caught.value.reason == "unknown-role"
+
+
+def test_the_role_option_goes_before_a_pair() -> None:
+    swapped = converted(said("customer", "agent"), agent="user", customer="assistant")
+    assert swapped[1] == [("assistant", "customer"), ("user", "agent")]
+    assert converted(said("customer", "agent"), agent="assistant")[1] == [("user", "customer"), ("assistant", "agent")]
+    with pytest.raises(TurnedAway, match="message 1 has role 'customer'"):
+        converted(said("customer", "agent"), agent="user")
+    with pytest.raises(TurnedAway, match="message 1 has role 'Customer'"):
+        converted(said("Customer", "Agent"), agent="user")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "text", "value": "Hello"}], [{"type": "text", "text": "Hello"}], {"type": "text", "text": "Hello"}],
+)
+def test_a_text_may_be_typed(content: object) -> None:
+    assert converted({"messages": [{"role": "user", "content": content}, ASSISTANT]})[1] == HELLO
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
     expected = [("text", "A page.")] if name == "text" else HELLO

@@ -58,6 +58,8 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
     assert converted({"conversations": sharegpt}) == ("sharegpt", messages)
     spoken = [{"speaker": role, "text": text} for role, text in messages]
     assert converted({"turns": spoken}) == ("turns", messages)
+    paired = [{"role": {"user": "来访者", "assistant": "咨询师"}[role], "content": text} for role, text in messages]
+    assert converted({"dialogue": paired}) == ("openai", messages)
     assert converted({"data": [text for _, text in messages]}) == ("alternating", messages)
     assert converted({"conversation": [{"human": q, "assistant": a} for q, a in pairs]}) == ("turn-pairs", messages)
     assert converted({"conversation": [{"input": q, "output": a} for q, a in pairs]}) == ("turn-pairs", messages)

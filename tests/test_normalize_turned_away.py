@@ -151,10 +151,10 @@ def test_a_row_is_turned_away_with_its_reason(row: object, reason: str, detail: 
 
 
 def test_an_unknown_role_is_named_with_the_flag_that_maps_it() -> None:
-    away = turned_away(asked({"role": "bot", "content": "Hi"}))
+    away = turned_away(asked({"role": "narrator", "content": "Hi"}))
     assert away.reason == "unknown-role"
-    assert away.detail.startswith("message 2 has role 'bot'; expected one of user, human, assistant,")
-    assert away.fix.startswith("map it with --role bot=assistant")
+    assert away.detail.startswith("message 2 has role 'narrator'; expected one of user, human, assistant,")
+    assert away.fix.startswith("map it with --role narrator=assistant")
 
 
 @pytest.mark.parametrize(

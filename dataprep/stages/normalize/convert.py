@@ -15,6 +15,9 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 8. a question and an answer under other names (below): question-answer;
 9. `text`: text.
 
+In lists of turns, a role name that is not known is understood where the whole conversation has one pair of names out of
+role_pairs.py, such as client and counselor; --role goes before that.
+
 A row that is itself a list of strings may be anything: it is read only with --format alternating.
 
 | question-answer | keys, of which the first that is not null counts |

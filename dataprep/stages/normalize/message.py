@@ -73,11 +73,13 @@ def identify(messages: list[Message], tools: str | None) -> tuple[str, int]:
 
 
 def checked_text(value: object, where: str) -> str:
-    """Give the text of a content: a string, or a list of text parts joined. `where` begins the detail."""
+    """Give the text of a content: a string, one text part, or a list of them joined. `where` begins the detail."""
     if type(value) is str:
         return value
     if value is None:
         raise TurnedAway("no-content", f"{where} has no content")
+    if isinstance(value, dict) and value.get("type") == "text":
+        return _part_text(value, where)
     if not isinstance(value, list):
         raise TurnedAway("non-text-content", f"{where} has {kind_of(value)} for content")
     return "".join(_part_text(part, where) for part in value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataprep.stages.normalize.message import CALL, Message, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.role_pairs import with_role_pair
 from dataprep.stages.normalize.tools import openai_calls, tools_text, written_calls
 
 # Where the list of turns may stand; the first that is not null counts.
@@ -99,8 +100,14 @@ def _from_turns(row: Any, roles: Roles, role_key: str, text_key: str) -> Convert
 
 def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message]:
     messages = _plain_turns(turns, roles, role_key, text_key)
+    if messages is not None:
+        return messages
+    names = [turn.get(role_key) for turn in turns if isinstance(turn, dict)]
+    paired = with_role_pair({name for name in names if isinstance(name, str)}, roles)
+    if paired is not roles:
+        messages = _plain_turns(turns, paired, role_key, text_key)
     if messages is None:
-        messages = [_turn(turn, number, roles, role_key, text_key) for number, turn in enumerate(turns, 1)]
+        messages = [_turn(turn, number, paired, role_key, text_key) for number, turn in enumerate(turns, 1)]
     return messages
 
 
