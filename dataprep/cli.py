@@ -20,8 +20,8 @@ _EPILOG = """\
   dataprep verify cache/                    # prove ids and masks anew
 """
 _INPUTS = (
-    "files, folders or globs: .jsonl, .json, .csv, .tsv (also as .gz, .bz2, .xz, .zst), .parquet; "
-    "- is standard input (.jsonl)"
+    "files, folders or globs: .jsonl, .json, .csv, .tsv (also as .gz, .bz2, .xz, .zst), .parquet, .arrow; "
+    "folders of datasets' save_to_disk; - is standard input (.jsonl)"
 )
 
 

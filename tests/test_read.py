@@ -15,7 +15,7 @@ from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
 from schemas.errors import InputError
 
-ENDINGS = ".jsonl, .json, .csv, .tsv or .parquet"
+ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet or .arrow"
 
 
 def rows_of(path: Path) -> list[tuple]:

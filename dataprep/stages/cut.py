@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataprep.stages.arrow import cut_arrow
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
 from dataprep.stages.inputs import STDIN, RawFile, Segment
 from dataprep.stages.unpack import Digest, Fed, unpacked
@@ -30,6 +31,9 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
     try:
         if file.ending == ".parquet":
             yield from _cut_parquet(file, digest)
+        elif file.ending == ".arrow":
+            _feed(file.path, digest)
+            yield from cut_arrow(file, SEGMENT_BYTES, SEGMENT_ROWS)
         elif file.name == STDIN or file.packing or file.ending in DELIMITERS:
             yield from _cut_stream(file, digest)
         elif file.ending == ".json" and not _holds_lines(_head(file.path)):

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import orjson
+
 from schemas.errors import InputError
 
 RawRow = tuple[int, Any, bytes | None]  # number from 1, value, the row's own bytes where it has them
 
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 STDIN = "-"
 PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 
+_SAVED_STATE, _SAVED_INFO, _SAVED_SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _PACKED = ", or as in .jsonl.gz (.bz2, .xz, .zst)"
-_NEVER_PACKED = (".parquet",)  # compressed inside
+_NEVER_PACKED = (".parquet", ".arrow")  # compressed inside, or mapped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +42,8 @@ class Segment:
     """
 
     file: RawFile
-    kind: str  # lines | json | delimited | parquet
-    start: int
+    kind: str  # lines | json | delimited | parquet | arrow
+    start: int  # of .arrow: stages/arrow.py
     end: int
     first_row: int  # from 1
     rows: int  # at most so many; 0 where that is not known before reading
@@ -51,8 +54,9 @@ class Segment:
 def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
     """Resolve files, folders and globs to data files, each once, in the order given and sorted within.
 
-    Hidden files and the folder `leave_out` are passed over in folders and globs; "-" is standard input, of .jsonl,
-    whose size is not known and given as 0. Raises InputError.
+    A folder that `datasets` saved gives the files that its state.json names. Hidden files and the folder `leave_out`
+    are passed over in folders and globs. "-" is standard input, of .jsonl, whose size is not known and given as 0.
+    Raises InputError.
     """
     found: dict[Path, RawFile] = {}
     for given in inputs:
@@ -107,9 +111,33 @@ def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
         if Path(parent).resolve() == leave_out:
             folders.clear()
             continue
+        saved = _saved_files(Path(parent))
+        if saved is not None:
+            folders.clear()
+            yield from saved
+            continue
         for name in sorted(names):
-            if not name.startswith(".") and is_data(Path(name)):
+            if not name.startswith(".") and name != _SAVED_SPLITS and is_data(Path(name)):
                 yield Path(parent) / name
+
+
+def _saved_files(folder: Path) -> list[Path] | None:
+    """Name the data files of a folder that `datasets` saved, in its order; None for any other folder.
+
+    Raises InputError where they are not as its state.json says.
+    """
+    state = folder / _SAVED_STATE
+    if not (state.is_file() and (folder / _SAVED_INFO).is_file()):
+        return None
+    try:
+        record: Any = orjson.loads(state.read_bytes())
+        files = [folder / entry["filename"] for entry in record["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{state}: names no data files; save the dataset again with save_to_disk") from error
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, though {_SAVED_STATE} names it; copy the whole folder again")
+    return files
 
 
 def _raw_file(path: Path) -> RawFile:
@@ -123,6 +151,8 @@ def _raw_file(path: Path) -> RawFile:
     ending, packing = _endings_of(path)
     stem = PurePath(name).stem
     source = PurePath(stem).stem if packing else stem
+    if ending == ".arrow" and (path.parent / _SAVED_STATE).is_file():
+        source = path.resolve().parent.name
     return RawFile(path=path, name=name, source=source, ending=ending, packing=packing, bytes=size)
 
 

@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataprep.stages.arrow import segment_batches
 from dataprep.stages.delimited import delimited_rows
 from dataprep.stages.inputs import RawRow, Segment
 from dataprep.stages.normalize.convert import KEYS
@@ -31,6 +32,8 @@ def read_rows(segment: Segment) -> Iterator[RawRow]:
     try:
         if segment.kind == "parquet":
             yield from _parquet_rows(segment)
+        elif segment.kind == "arrow":
+            yield from _arrow_rows(segment)
         elif segment.kind == "delimited":
             yield from delimited_rows(segment)
         else:
@@ -100,6 +103,15 @@ def _parquet_rows(segment: Segment) -> Iterator[RawRow]:
                 for lost in range(number, end):
                     yield lost, TurnedAway("unreadable-rows", f"row group {group + 1}: {reason}"), None
             number = end
+
+
+def _arrow_rows(segment: Segment) -> Iterator[RawRow]:
+    number = segment.first_row
+    for batch in segment_batches(segment, KEYS):
+        for offset in range(0, batch.num_rows, _BATCH_ROWS):
+            for value in _batch_values(batch.slice(offset, _BATCH_ROWS)):
+                yield number, value, None
+                number += 1
 
 
 def _batch_values(batch: pa.RecordBatch) -> list[Any]:
