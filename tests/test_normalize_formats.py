@@ -402,6 +402,17 @@ def test_a_text_may_be_typed(content: object) -> None:
     assert converted({"messages": [{"role": "user", "content": content}, ASSISTANT]})[1] == HELLO
 
 
+def reply(text: str, *replies: dict, role: str = "assistant", **more: object) -> dict:
+    return {"text": text, "role": role, "replies": list(replies), **more}
+
+
+def test_of_a_tree_the_best_ranked_path_is_taken() -> None:
+    thanks = reply("Thanks", reply("Sure", rank=None), reply("No", rank=None), role="prompter")
+    best, worse = reply("Hi", thanks, rank=0), reply("No", reply("Never", role="prompter"), rank=1)
+    row = {"message_tree_id": "a", "prompt": reply("Hello", worse, best, role="prompter")}
+    assert converted(row) == ("oasst", [*HELLO, ("user", "Thanks"), ("assistant", "Sure")], None)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
     expected = [("text", "A page.")] if name == "text" else HELLO

@@ -29,7 +29,7 @@ WORDS += [
     "id",
 ]
 WORDS += [*("speaker", "author", "utterance", "message", "dialog", "turns", "data")]
-WORDS += [*("question", "answer", "completion", "context", "title", "ask")]
+WORDS += [*("question", "answer", "completion", "context", "title", "ask", "prompter", "replies", "rank")]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAVES,
@@ -73,6 +73,12 @@ def test_dialogues_written_in_each_format_come_back(pairs: list[tuple[str, str]]
         messages,
     )
     assert converted({"prompt": sharegpt[:-1], "chosen": openai[-1:]}) == ("preference", messages)
+    tree: list[dict] = []
+    for role, text in reversed(messages):
+        name = {"user": "prompter", "assistant": "assistant"}[role]
+        worse = {"role": name, "text": "no", "rank": 1, "replies": []}
+        tree = [worse, {"role": name, "text": text, "rank": 0, "replies": tree}]
+    assert converted({"prompt": tree[1]}) == ("oasst", messages)
     marked = "".join(f"\n\nHuman: {question}\n\nAssistant: {answer}" for question, answer in pairs)
     if marked.count("\n\nHuman:") == marked.count("\n\nAssistant:") == len(pairs):
         assert converted({"chosen": marked}) == ("hh", messages)

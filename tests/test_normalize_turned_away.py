@@ -20,6 +20,10 @@ def asked(*answers: object) -> dict:
     return {"messages": [{"role": "user", "content": "Hello"}, *answers]}
 
 
+def tree(*replies: object) -> dict:
+    return {"prompt": {"role": "prompter", "text": "Hello", "replies": list(replies)}}
+
+
 def calling(arguments: object, **more: object) -> dict:
     call = {"function": {"name": "area", "arguments": arguments}, **more}
     return asked({"role": "assistant", "content": None, "tool_calls": [call]})
@@ -138,6 +142,15 @@ ROWS: list[tuple[object, str, str]] = [
         "no-assistant-turn",
         "the roles are user; none is the assistant's",
     ),
+    (tree({"role": "bot", "text": "Hi"}), "bad-message", "message 2 has role 'bot'; expected prompter or assistant"),
+    (tree({"role": "assistant", "text": ""}), "empty-assistant-turn", "message 2 is an empty assistant turn"),
+    (tree(), "no-assistant-turn", "the roles are user; none is the assistant's"),
+    (tree("Hi"), "bad-message", "message 2 is a string, expected an object"),
+    (
+        {"prompt": {"role": "prompter", "text": "Hello", "replies": "Hi"}},
+        "bad-message",
+        "message 1: replies is a string, expected a list",
+    ),
     ({"text": " "}, "no-content", "text is empty"),
     (asked({"role": "assistant", "content": "a\0b"}), "nul-character", "the text holds a NUL character (\\u0000)"),
     (calling('{"a": "\\u0000"}'), "nul-character", "the text holds a NUL character (\\u0000)"),
@@ -199,6 +212,11 @@ def test_tools_must_be_json() -> None:
         ("parallel", {"input": "Hello", "output": "Hi"}, "input is a string; parallel needs a list"),
         ("parallel", ["Hello"], "the row is a list; parallel needs an object"),
         ("preference", {"prompt": "x"}, "preference needs an object with the key 'chosen'"),
+        (
+            "oasst",
+            {"prompt": "x"},
+            "oasst needs the key 'prompt' with an object that has text and replies",
+        ),
         ("turns", {"text": "x"}, "the row has no list of turns; its keys are text"),
     ],
 )

@@ -11,9 +11,10 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 5. `prompt` or `query`, and `response`: prompt-response;
 6. `dialog`, `turns` or `data` as a list of objects that are turns as in 2; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only);
-7. `input` and `output` as lists: parallel;
-8. a question and an answer under other names (below): question-answer;
-9. `text`: text.
+7. `prompt` as an object with `text` and `replies`: oasst;
+8. `input` and `output` as lists: parallel;
+9. a question and an answer under other names (below): question-answer;
+10. `text`: text.
 
 In lists of turns, a role name that is not known is understood where the whole conversation has one pair of names out of
 role_pairs.py, such as client and counselor; --role goes before that.
@@ -50,6 +51,7 @@ from dataprep.stages.normalize.pairs import (
 )
 from dataprep.stages.normalize.preference import from_preference, is_preference
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.trees import from_oasst, is_tree
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
     ROLE_KEYS,
@@ -75,6 +77,7 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "prompt-response": from_prompt_response,
     "question-answer": from_question_answer,
     "preference": from_preference,
+    "oasst": from_oasst,
     "hh": from_marked_text,
     "text": from_text,
 }
@@ -140,6 +143,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
             return name
         if key != "turns" and holds_strings(row.get(key)):
             return "alternating"
+    if is_tree(row.get("prompt")):
+        return "oasst"
     if isinstance(row.get("input"), list) and isinstance(row.get("output"), list):
         return "parallel"
     if is_question_answer(row):

@@ -11,6 +11,7 @@ EXAMPLES = {
     "prompt-response": '{"prompt": "Hello", "response": "Hi", "history": []}',
     "question-answer": '{"question": "Hello", "answer": "Hi"}',
     "preference": '{"prompt": "Hello", "chosen": [{"role": "assistant", "content": "Hi"}]}',
+    "oasst": '{"prompt": {"role": "prompter", "text": "Hello", "replies": [{"role": "assistant", "text": "Hi"}]}}',
     "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
     "text": '{"text": "A page."}',
 }
