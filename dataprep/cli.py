@@ -20,8 +20,9 @@ _EPILOG = """\
   dataprep verify cache/                    # prove ids and masks anew
 """
 _INPUTS = (
-    "files, folders or globs: .jsonl, .json, .csv, .tsv (also as .gz, .bz2, .xz, .zst), .parquet, .arrow; "
-    "folders of datasets' save_to_disk; - is standard input (.jsonl)"
+    "files, folders or globs: .jsonl, .json, .csv, .tsv, .txt (also as .gz, .bz2, .xz, .zst), .parquet, .arrow; "
+    "folders of datasets' save_to_disk; - is standard input (.jsonl). "
+    "A .txt file is one document, a large one is divided at blank lines about every 1 MiB; name it, or as 'folder/*.txt'"
 )
 
 
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_normalize(commands, raw)
+    _add_formats(commands, raw)
     _add_tokenize(commands, raw)
     _add_inspect(commands, raw)
     _add_verify(commands, raw)
@@ -69,10 +71,23 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     command.add_argument("inputs", nargs="+", metavar="INPUT", help=_INPUTS)
     command.add_argument("--out", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
-    command.add_argument("--format", metavar="NAME", help="read every row as this format instead of detecting it")
+    command.add_argument(
+        "--format", metavar="NAME", help="read every row as this one of `dataprep formats`, not by detection"
+    )
     command.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="map a further role name")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core where it pays)")
     command.set_defaults(run=_normalize)
+
+
+def _add_formats(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "formats",
+        help="list the formats that normalize reads",
+        description="Show each format's name, as --format takes it, with one short row of it.",
+        epilog="example: dataprep formats",
+        formatter_class=raw,
+    )
+    command.set_defaults(run=_formats)
 
 
 def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
@@ -140,6 +155,15 @@ def _normalize(arguments: argparse.Namespace) -> int:
     )
     print(summary_text(manifest, arguments.out))
     return 0 if manifest.kept else 1
+
+
+def _formats(arguments: argparse.Namespace) -> int:
+    from dataprep.stages.normalize.examples import EXAMPLES
+
+    width = max(map(len, EXAMPLES))
+    for name, example in EXAMPLES.items():
+        print(f"{name:<{width}}  {example}")
+    return 0
 
 
 def _role(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import pytest
 from corpus import many_dialogues, write_jsonl
 
 from dataprep.cli import main
+from dataprep.stages.normalize.convert import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,16 @@ def test_an_unknown_model_without_a_hub_is_an_error_at_once(cache):
     assert done.stderr.count("\n") == 1
 
 
+def test_formats_shows_a_row_of_each_format_on_one_screen(capsys):
+    assert main(["formats"]) == 0
+    shown = capsys.readouterr().out
+    assert 'question-answer  {"question": "Hello", "answer": "Hi"}\n' in shown
+    assert [line.split()[0] for line in shown.splitlines()] == list(FORMATS)
+    assert max(map(len, shown.splitlines())) <= 120
+
+
 def test_every_command_shows_help_with_an_example_on_one_screen(capsys):
-    for command in ([], ["normalize"], ["tokenize"], ["inspect"], ["verify"]):
+    for command in ([], ["normalize"], ["formats"], ["tokenize"], ["inspect"], ["verify"]):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         shown = capsys.readouterr().out

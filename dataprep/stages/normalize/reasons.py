@@ -7,7 +7,7 @@ FIXES = {
     "too-large": "split the row; a row holds at most 1 GiB",
     "unreadable-rows": "write the Parquet file anew; part of it is damaged",
     "not-an-object": "make each row a JSON object or a list of messages",
-    "unknown-format": "rename its keys to those of a known format, for example messages, or instruction and output",
+    "unknown-format": "rename its keys to those of a known format; `dataprep formats` shows a row of each",
     "format-mismatch": "leave --format out, so that each row's own format is found, or name another",
     "no-messages": "give the row at least one message",
     "bad-message": "make each message an object with a role and a text",
