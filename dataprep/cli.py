@@ -22,7 +22,7 @@ _EPILOG = """\
 _INPUTS = (
     "files, folders or globs: .jsonl, .json, .csv, .tsv, .txt (also as .gz, .bz2, .xz, .zst), .parquet, .arrow; "
     "folders of datasets' save_to_disk; - is standard input (.jsonl). "
-    "A .txt file is one document, a large one is divided at blank lines about every 1 MiB; name it, or as 'folder/*.txt'"
+    "A .txt file is one document, or one about every 1 MiB, divided at blank lines; name it, or give 'folder/*.txt'"
 )
 
 

@@ -15,7 +15,7 @@ from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
 from schemas.errors import InputError
 
-ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet or .arrow"
+ENDINGS = ".jsonl, .json, .csv, .tsv, .txt, .parquet or .arrow"
 
 
 def rows_of(path: Path) -> list[tuple]:
@@ -187,7 +187,8 @@ def test_globs_are_sorted_and_a_file_named_twice_is_read_once(tmp_path: Path, mo
         ("*.parquet", f"*.parquet: no {ENDINGS} file matches; check the pattern"),
         (
             "empty",
-            f"empty: no {ENDINGS} file in this folder; name a folder or file that holds rows",
+            f"empty: no {ENDINGS} file in this folder; name a folder or file that holds rows, and .txt"
+            " files as 'empty/*.txt'",
         ),
         (
             "a.doc",

@@ -1,4 +1,4 @@
-"""Reading what can't be entered in the middle: compressed files, .csv and .tsv, standard input."""
+"""Reading what can't be entered in the middle: compressed files, .csv, .tsv and .txt, standard input."""
 
 import bz2
 import gzip
@@ -206,3 +206,44 @@ def test_empty_standard_input_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(InputError, match="-: holds no rows; name a file with at least one"):
         normalize_corpus(["-"], tmp_path, format=None, roles={}, workers=None)
+
+
+def test_a_text_file_is_one_document_without_the_blank_lines_around_it(tmp_path: Path) -> None:
+    content = "\ufeff\r\n  One.\r\n\r\nTwo. \r\n\r\n".encode()
+    assert rows_of(written(tmp_path / "a.txt", content)) == [(2, {"text": "  One.\n\nTwo. "})]
+    assert rows_of(written(tmp_path / "a.txt.gz", gzip.compress(content))) == [(2, {"text": "  One.\n\nTwo. "})]
+    assert rows_of(written(tmp_path / "b.txt", b"")) == rows_of(written(tmp_path / "c.txt", b" \n\n")) == []
+    assert rows_of(written(tmp_path / "d.txt", b"a\xff")) == [
+        (1, "bad-encoding", "byte 0xff at position 2 is not UTF-8")
+    ]
+
+
+def test_a_large_text_file_is_divided_at_blank_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataprep.stages.documents.DOCUMENT_BYTES", 10)
+    path = written(tmp_path / "a.txt", b"a\n\nb\nb\n\n\nc c c c c c c c\n \nd\n")
+    expected = [(1, {"text": "a\n\nb\nb"}), (7, {"text": "c c c c c c c c"}), (9, {"text": "d"})]
+    for read_bytes in (3, 1000):
+        monkeypatch.setattr(cutting, "READ_BYTES", read_bytes)
+        assert rows_of(path) == expected
+
+
+def test_a_large_text_file_without_blank_lines_is_divided_at_the_ends_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataprep.stages.documents.DOCUMENT_BYTES", 1)
+    monkeypatch.setattr(cutting, "READ_BYTES", 5)
+    rows = rows_of(written(tmp_path / "a.txt", b"ab\n" * 10))
+    assert rows[0] == (1, {"text": "ab\nab\nab\nab\nab\nab"})
+    assert rows[1:] == [(7, {"text": "ab\nab\nab\nab"})]
+
+
+def test_text_files_are_read_where_they_are_named_and_not_because_they_lie_in_a_folder(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.txt", "c.txt.gz"):
+        written(tmp_path / name, b"")
+
+    def found(given: str) -> list[str]:
+        return [file.path.name for file in find_files([str(tmp_path / given)], leave_out=tmp_path / "out")]
+
+    assert found("") == found("*") == ["a.jsonl"]
+    assert found("*.txt") == found("b.txt") == ["b.txt"]
+    assert found("*.txt.gz") == ["c.txt.gz"]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dataprep.stages.arrow import cut_arrow
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
+from dataprep.stages.documents import documents
 from dataprep.stages.inputs import STDIN, RawFile, Segment
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
@@ -24,6 +25,8 @@ from schemas.errors import InputError
 READ_BYTES = 1 << 20
 SEGMENT_BYTES = 8 << 20
 SEGMENT_ROWS = 50_000
+
+_STREAMED = (*DELIMITERS, ".txt")
 
 
 def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
@@ -34,7 +37,7 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
         elif file.ending == ".arrow":
             _feed(file.path, digest)
             yield from cut_arrow(file, SEGMENT_BYTES, SEGMENT_ROWS)
-        elif file.name == STDIN or file.packing or file.ending in DELIMITERS:
+        elif file.name == STDIN or file.packing or file.ending in _STREAMED:
             yield from _cut_stream(file, digest)
         elif file.ending == ".json" and not _holds_lines(_head(file.path)):
             _feed(file.path, digest)
@@ -52,6 +55,9 @@ def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
         chunks = unpacked(file, fed, READ_BYTES)
         if file.ending in DELIMITERS:
             yield from _cut_delimited(file, fed, chunks)
+            return
+        if file.ending == ".txt":
+            yield from _cut_documents(file, fed, chunks)
             return
         head = next(chunks, b"")
         chunks = chain([head], chunks)
@@ -97,6 +103,14 @@ def _cut_delimited(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator
         yield Segment(
             file=file, kind="delimited", start=start, end=end, first_row=first_row, rows=rows, bytes=share, data=data
         )
+        start, taken = end, fed.taken
+
+
+def _cut_documents(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+    start = taken = 0
+    for data, line in documents(chunks):
+        end, share = start + len(data), fed.taken - taken
+        yield Segment(file=file, kind="document", start=start, end=end, first_row=line, rows=1, bytes=share, data=data)
         start, taken = end, fed.taken
 
 

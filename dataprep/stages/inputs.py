@@ -13,7 +13,7 @@ from schemas.errors import InputError
 
 RawRow = tuple[int, Any, bytes | None]  # number from 1, value, the row's own bytes where it has them
 
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
 STDIN = "-"
 PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 
@@ -42,7 +42,7 @@ class Segment:
     """
 
     file: RawFile
-    kind: str  # lines | json | delimited | parquet | arrow
+    kind: str  # lines | json | delimited | document | parquet | arrow
     start: int  # of .arrow: stages/arrow.py
     end: int
     first_row: int  # from 1
@@ -54,6 +54,7 @@ class Segment:
 def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
     """Resolve files, folders and globs to data files, each once, in the order given and sorted within.
 
+    A .txt file is read where it or its ending is named: those that lie in a folder may be notes and licences.
     A folder that `datasets` saved gives the files that its state.json names. Hidden files and the folder `leave_out`
     are passed over in folders and globs. "-" is standard input, of .jsonl, whose size is not known and given as 0.
     Raises InputError.
@@ -76,6 +77,10 @@ def is_data(path: Path) -> bool:
     return ending in ENDINGS and not (packing and ending in _NEVER_PACKED)
 
 
+def _is_text(path: Path) -> bool:
+    return _endings_of(path)[0] == ".txt"
+
+
 def _endings_of(path: Path) -> tuple[str, str]:
     packing = path.suffix.lower() if path.suffix.lower() in PACKINGS else ""
     return PurePath(path.stem if packing else path.name).suffix.lower(), packing
@@ -86,7 +91,10 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
     if path.is_dir():
         files = list(_walk(path, leave_out))
         if not files:
-            raise InputError(f"{given}: no {_endings()} file in this folder; name a folder or file that holds rows")
+            raise InputError(
+                f"{given}: no {_endings()} file in this folder; name a folder or file that holds rows, "
+                f"and .txt files as '{path.as_posix()}/*.txt'"
+            )
         return files
     if os.path.lexists(path):
         if not is_data(path):
@@ -98,7 +106,12 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
         raise InputError(f"{given}: no such file or folder; check the path (from {Path.cwd()})")
     matches = map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     files = [
-        path for path in matches if is_data(path) and not path.is_dir() and leave_out not in path.resolve().parents
+        path
+        for path in matches
+        if is_data(path)
+        and (_is_text(Path(given)) or not _is_text(path))
+        and not path.is_dir()
+        and leave_out not in path.resolve().parents
     ]
     if not files:
         raise InputError(f"{given}: no {_endings()} file matches; check the pattern (from {Path.cwd()})")
@@ -117,7 +130,7 @@ def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
             yield from saved
             continue
         for name in sorted(names):
-            if not name.startswith(".") and name != _SAVED_SPLITS and is_data(Path(name)):
+            if not name.startswith(".") and name != _SAVED_SPLITS and is_data(Path(name)) and not _is_text(Path(name)):
                 yield Path(parent) / name
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dataprep.stages.arrow import segment_batches
 from dataprep.stages.delimited import delimited_rows
+from dataprep.stages.documents import document_rows
 from dataprep.stages.inputs import RawRow, Segment
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.reasons import TurnedAway
@@ -34,6 +35,8 @@ def read_rows(segment: Segment) -> Iterator[RawRow]:
             yield from _parquet_rows(segment)
         elif segment.kind == "arrow":
             yield from _arrow_rows(segment)
+        elif segment.kind == "document":
+            yield from document_rows(segment)
         elif segment.kind == "delimited":
             yield from delimited_rows(segment)
         else:
