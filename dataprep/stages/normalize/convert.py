@@ -54,7 +54,6 @@ from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.trees import from_oasst, is_tree
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
-    ROLE_KEYS,
     TURN_LISTS,
     Converted,
     Roles,
@@ -91,7 +90,8 @@ KEYS = (
     *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
 )
 
-_USUAL_KEYS = {("from", "value"): "sharegpt", ("role", "content"): "openai"}
+# Only a row with one of these is looked at for the later formats, 6 to 9.
+_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt"))
 _TARGETS = ("user", "assistant", "system", "tool")
 
 
@@ -126,18 +126,27 @@ def convert(row: object, format_name: str | None, roles: Roles) -> tuple[str, li
 def detect_format(row: dict[str, Any] | list[Any]) -> str:
     """Name a row's format, by the precedence above. Raises TurnedAway where there is none."""
     if isinstance(row, list):
-        return _turns_format(row, "openai")
+        return "openai" if holds_strings(row) else _turns_format(row, "openai")
     if "chosen" in row and is_preference(row):
         return "preference"
     for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
         if row.get(key) is not None:
-            return "alternating" if holds_strings(row[key]) else _turns_format(row[key], default)
+            return _turns_format(row[key], default)
     if has_marks(row):
         return "hh"
     if row.get("instruction") is not None and "output" in row:
         return "alpaca"
     if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
         return "prompt-response"
+    if not _LATER_KEYS.isdisjoint(row) and (name := _later_format(row)):
+        return name
+    if row.get("text") is not None:
+        return "text"
+    found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
+    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
+
+
+def _later_format(row: dict[str, Any]) -> str | None:
     for key in LATER_LISTS:
         if holds_turns(row.get(key)) and (name := _turns_format(row[key], "")):
             return name
@@ -149,20 +158,22 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
         return "parallel"
     if is_question_answer(row):
         return "question-answer"
-    if row.get("text") is not None:
-        return "text"
-    found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
-    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
+    return None
 
 
 def _turns_format(turns: object, default: str) -> str:
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
-        return default
-    if first.get("from") is not None and "value" in first:
-        return "sharegpt"
-    if first.get("from") is None and first.get("role") is not None and "content" in first:
-        return "openai"
-    if any(first.get(key) is not None for key in ROLE_KEYS):
-        return _USUAL_KEYS.get(turn_keys(first), "turns")
+        return "alternating" if isinstance(first, str) else default
+    if first.get("from") is not None:
+        return "sharegpt" if "value" in first else _named_turns(first)
+    if first.get("role") is not None:
+        return "openai" if "content" in first else _named_turns(first)
+    if first.get("speaker") is not None or first.get("author") is not None:
+        return "turns"
     return "turn-pairs" if any(key in first for key in PAIR_KEYS) else default
+
+
+def _named_turns(first: dict[str, Any]) -> str:
+    usual = {("from", "value"): "sharegpt", ("role", "content"): "openai"}
+    return usual.get(turn_keys(first), "turns")
