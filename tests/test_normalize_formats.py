@@ -348,6 +348,14 @@ def test_there_is_an_example_of_nothing_else() -> None:
         ({"prompt": "x", "response": "y", "chosen": "z"}, "prompt-response"),
         ({"prompt": "x", "response": "y", "chosen": "\n\nHuman: z"}, "hh"),
         ({"prompt": "x", "response": "y", "text": "z"}, "prompt-response"),
+        ({"prompt": {"text": "x", "replies": []}, "text": "z"}, "oasst"),
+        ({"prompt": "x", "response": "y", "question": "z", "answer": "w"}, "prompt-response"),
+        ({"input": ["x"], "output": ["y"], "data": ["z", "w"]}, "alternating"),
+        ({"question": "x", "answer": "y", "text": "z"}, "question-answer"),
+        ({"question": "x", "answer": "y", "dialog": [{"role": "user", "content": "x"}]}, "openai"),
+        ({"title": "x", "answer": None, "text": "z"}, "text"),
+        ({"data": ["x", "y"], "text": "z"}, "text"),
+        ({"messages": [{"role": "user", "content": "x"}], "chosen": {"role": "assistant"}}, "preference"),
     ],
 )
 def test_rows_that_fit_several_formats_follow_one_precedence(row: dict, name: str) -> None:

@@ -10,10 +10,10 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 4. `instruction` and `output`: alpaca;
 5. `prompt` or `query`, and `response`: prompt-response;
 6. `dialog`, `turns` or `data` as a list of objects that are turns as in 2; `dialog` or `data` as a list of strings:
-   alternating (not `turns`, which in question sets holds the user's turns only);
+   alternating (not `turns`, which in question sets holds the user's turns only, and not beside a `text`);
 7. `prompt` as an object with `text` and `replies`: oasst;
 8. `input` and `output` as lists: parallel;
-9. a question and an answer under other names (below): question-answer;
+9. a question and an answer under other names (below): question-answer (beside a `text` only if the answer is a string);
 10. `text`: text.
 
 In lists of turns, a role name that is not known is understood where the whole conversation has one pair of names out of
@@ -150,13 +150,13 @@ def _later_format(row: dict[str, Any]) -> str | None:
     for key in LATER_LISTS:
         if holds_turns(row.get(key)) and (name := _turns_format(row[key], "")):
             return name
-        if key != "turns" and holds_strings(row.get(key)):
+        if key != "turns" and row.get("text") is None and holds_strings(row.get(key)):
             return "alternating"
     if is_tree(row.get("prompt")):
         return "oasst"
     if isinstance(row.get("input"), list) and isinstance(row.get("output"), list):
         return "parallel"
-    if is_question_answer(row):
+    if is_question_answer(row) and (row.get("text") is None or any(type(row.get(key)) is str for key in ANSWER_KEYS)):
         return "question-answer"
     return None
 
