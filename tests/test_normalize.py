@@ -178,12 +178,15 @@ def test_one_row_of_many_megabytes_is_a_row(tmp_path: Path) -> None:
     assert [row["origin"]["row"] for row in stored(manifest, tmp_path)] == [1, 2, 3]
 
 
-def test_a_whole_file_in_another_encoding_is_turned_away_row_by_row(tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_read_and_the_summary_names_it(tmp_path: Path) -> None:
     text = "".join(json.dumps({"text": f"第{n}页，你好"}, ensure_ascii=False) + "\n" for n in range(5))
-    (tmp_path / "a.jsonl").write_bytes(text.encode("gbk"))
-    manifest = run(tmp_path / "a.jsonl", out=tmp_path)
-    assert (manifest.rows, manifest.turned_away) == (5, {"bad-encoding": 5})
-    assert "iconv -f GB18030 -t UTF-8" in rejected(manifest, tmp_path)[0]["fix"]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(text.encode("gbk") + b'{"text": "\xff"}\n')
+    manifest = run(path, out=tmp_path)
+    assert (manifest.rows, manifest.kept, manifest.turned_away) == (6, 5, {"bad-encoding": 1})
+    assert stored(manifest, tmp_path)[4]["messages"][0]["content"] == "第4页，你好"
+    assert manifest.inputs[0].encoding == "gb18030"
+    assert f"{path.as_posix()}: not UTF-8; read as gb18030" in summary_text(manifest, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +271,7 @@ def test_the_summary_says_when_nothing_was_kept(tmp_path: Path, monkeypatch: pyt
 
 def test_a_killed_worker_is_an_error_that_says_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(normalize, "UNIT_BYTES", 20_000)
-    path = lines(tmp_path / "a.jsonl", *[HELLO] * 2000)
+    path = lines(tmp_path / "a.jsonl", *[HELLO] * 40_000)
     ready = threading.Event()
 
     def kill_a_worker() -> None:
