@@ -109,16 +109,17 @@ def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segmen
     segments: list[Segment] = []
     size = rows = 0
     for file in files:
-        digest, taken = sha256(), 0
+        digest, taken, encoding = sha256(), 0, None
         for segment in cut(file, digest):
-            taken += segment.bytes
+            taken, encoding = taken + segment.bytes, segment.encoding
             segments.append(segment)
             size += segment.bytes if segment.data is None else len(segment.data)
             rows += segment.rows
             if size >= UNIT_BYTES or rows >= UNIT_ROWS:
                 yield segments
                 segments, size, rows = [], 0, 0
-        read.append(InputFile(path=file.name, bytes=file.bytes or taken, sha256=digest.hexdigest()))
+        num_bytes = file.bytes or taken
+        read.append(InputFile(path=file.name, bytes=num_bytes, sha256=digest.hexdigest(), encoding=encoding))
     if segments:
         yield segments
 

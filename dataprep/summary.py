@@ -64,7 +64,11 @@ def _example(record: dict[str, Any] | None) -> list[str]:
 
 def _places(manifest: ConversationsManifest, folder: Path) -> list[str]:
     num_parts = len(manifest.parts)
+    others = [file for file in manifest.inputs if file.encoding]
+    notes = [f"{file.path}: not UTF-8; read as {file.encoding}" for file in others[:_SOURCES_SHOWN]]
+    if len(others) > _SOURCES_SHOWN:
+        notes.append(f"and {len(others) - _SOURCES_SHOWN:,} more files that are not UTF-8: see manifest.json")
     places = [f"written to {folder} ({num_parts} {'part' if num_parts == 1 else 'parts'})"] if num_parts else []
     if manifest.kept < manifest.rows:
         places.append(f"the rows turned away are listed in {folder / manifest.quarantine.file}")
-    return places
+    return notes + places

@@ -25,6 +25,7 @@ class InputFile:
     path: str
     bytes: int
     sha256: str
+    encoding: str | None = None  # where its text is not UTF-8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

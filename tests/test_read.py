@@ -64,12 +64,6 @@ def test_a_file_cut_in_the_middle_of_a_character_is_broken_and_not_misencoded(tm
     assert rows_of(path) == [(1, "broken-json", "not JSON: the text ends in the middle of a character")]
 
 
-def test_utf_16_is_recognised(tmp_path: Path) -> None:
-    rows = rows_of(written(tmp_path / "a.jsonl", '{"a": 1}\n{"a": 2}\n'.encode("utf-16")))
-    assert rows[0] == (1, "bad-encoding", "the file begins as UTF-16, not UTF-8")
-    assert rows[1] == (2, "bad-encoding", "NUL bytes between the characters: UTF-16, not UTF-8")
-
-
 def test_lone_surrogates_are_turned_away_and_pairs_are_characters(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", b'{"a": "x\\ud83dy"}\n{"a": "\\ud83d\\ude00"}\n')
     assert rows_of(path) == [

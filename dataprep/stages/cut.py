@@ -8,6 +8,7 @@ can't be entered in the middle is unpacked here, once, and its segments hold the
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from dataprep.stages.arrow import cut_arrow
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
 from dataprep.stages.documents import documents
+from dataprep.stages.encodings import as_utf8, encoding_of
 from dataprep.stages.inputs import STDIN, RawFile, Segment
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
@@ -37,7 +39,7 @@ def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
         elif file.ending == ".arrow":
             _feed(file.path, digest)
             yield from cut_arrow(file, SEGMENT_BYTES, SEGMENT_ROWS)
-        elif file.name == STDIN or file.packing or file.ending in _STREAMED:
+        elif file.name == STDIN or file.packing or file.ending in _STREAMED or encoding_of(_head(file.path)):
             yield from _cut_stream(file, digest)
         elif file.ending == ".json" and not _holds_lines(_head(file.path)):
             _feed(file.path, digest)
@@ -53,22 +55,32 @@ def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
     with nullcontext(sys.stdin.buffer) if file.name == STDIN else file.path.open("rb") as raw:
         fed = Fed(raw, digest)
         chunks = unpacked(file, fed, READ_BYTES)
-        if file.ending in DELIMITERS:
-            yield from _cut_delimited(file, fed, chunks)
-            return
-        if file.ending == ".txt":
-            yield from _cut_documents(file, fed, chunks)
-            return
         head = next(chunks, b"")
         chunks = chain([head], chunks)
-        if file.ending == ".json" and not _holds_lines(head):
-            data = b"".join(chunks)
-            if data:
-                yield Segment(
-                    file=file, kind="json", start=0, end=len(data), first_row=1, rows=0, bytes=fed.taken, data=data
-                )
-        else:
-            yield from _stream_lines(file, fed, chunks)
+        encoding = encoding_of(head)
+        if encoding:
+            chunks = as_utf8(chunks, encoding)
+        for segment in _cut_chunks(file, fed, chunks):
+            yield replace(segment, encoding=encoding)
+
+
+def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+    if file.ending in DELIMITERS:
+        yield from _cut_delimited(file, fed, chunks)
+        return
+    if file.ending == ".txt":
+        yield from _cut_documents(file, fed, chunks)
+        return
+    head = next(chunks, b"")
+    chunks = chain([head], chunks)
+    if file.ending == ".json" and not _holds_lines(head):
+        data = b"".join(chunks)
+        if data:
+            yield Segment(
+                file=file, kind="json", start=0, end=len(data), first_row=1, rows=0, bytes=fed.taken, data=data
+            )
+    else:
+        yield from _stream_lines(file, fed, chunks)
 
 
 def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
