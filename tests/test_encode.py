@@ -73,7 +73,7 @@ def test_the_probe_set_holds_every_token_of_the_vocabulary(tokenizer_json):
 
 
 def test_fastokens_is_proven_for_a_tokenizer_it_reads_alike(tokenizer_json):
-    proof = prove_fast(tokenizer_json)
+    proof = prove_fast(tokenizer_json, orjson.loads(tokenizer_json))
     assert proof.equal, proof.note
     assert "gave Hugging Face's ids on" in proof.note
 
@@ -82,4 +82,4 @@ def test_fastokens_is_not_used_for_a_tokenizer_of_another_kind(tokenizer_json):
     record = orjson.loads(tokenizer_json)
     record["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     assert not is_byte_level(record)
-    assert prove_fast(orjson.dumps(record).decode()).note == "not a byte-level BPE"
+    assert prove_fast(orjson.dumps(record).decode(), record).note == "not a byte-level BPE"

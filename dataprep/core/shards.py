@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dataprep.core.arrays import to_numpy
 from schemas.errors import CacheError
 from schemas.manifest import ShardRecord, ShardsManifest
 from schemas.shard import SHARD
@@ -48,7 +49,7 @@ def read_pack(table: pa.Table, row: int) -> Pack:
     """Pack `row` of a mapped shard."""
     record = {name: table.column(name)[row] for name in SHARD.names}
     num_targets = record.pop("num_targets").as_py()
-    arrays = {name: value.values.to_numpy(zero_copy_only=False) for name, value in record.items()}
+    arrays = {name: to_numpy(value.values) for name, value in record.items()}
     return Pack(targets=arrays.pop("assistant_masks"), num_targets=num_targets, **arrays)
 
 

@@ -210,7 +210,8 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
     saved = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    proof, table = prove_fast(saved), ByteTable.of(orjson.loads(saved))
+    record = orjson.loads(saved)
+    proof, table = prove_fast(saved, record), ByteTable.of(record)
     if table is not None:
         with written_whole(folder.parent / _BYTE_TABLE) as temporary, temporary.open("wb") as file:
             table.save(file)

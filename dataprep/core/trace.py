@@ -107,12 +107,7 @@ class Trace:
 
     def pieces(self, rendered: str) -> tuple[list[str], list[Slot]]:
         """Split a rendering into n + 1 literals and the n slots between them."""
-        return self.literals(rendered), [self.slot_of(mark) for mark in _MARKS.findall(rendered)]
-
-    @staticmethod
-    def literals(rendered: str) -> list[str]:
-        """The n + 1 literals between n marks."""
-        return _MARKS.split(rendered)
+        return _MARKS.split(rendered), [self.slot_of(mark) for mark in _MARKS.findall(rendered)]
 
     def slot_of(self, mark: str) -> Slot:
         """The slot that a mark stands for."""
@@ -263,7 +258,7 @@ class TracedTemplate:
         environment = official.overlay()
         environment.concat = self._concat  # type: ignore[method-assign]
         environment.filters = {name: self._guarded(name, call) for name, call in official.filters.items()}
-        environment.filters["tojson"] = self._tojson
+        environment.filters["tojson"] = self._tracked_tojson(official.filters["tojson"])
         environment.globals = {**official.globals, "_join": lambda *parts: self._concat(map(str, parts))}
         tree = environment.parse(source)
         _replace_tildes(tree)
@@ -287,21 +282,15 @@ class TracedTemplate:
 
         return guarded
 
-    def _tojson(
-        self,
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        """Like the official filter; texts inside come out as slots whose value is their JSON escape."""
-        if ensure_ascii and any(_strings(value)):
-            raise UntraceableError("ASCII JSON of a text")
-        dumped = json.dumps(
-            _escaped(value), ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
-        return self._trace.tracked(dumped)
+    def _tracked_tojson(self, official: Callable[..., str]) -> Callable[..., str]:
+        """The official filter, but texts inside come out as slots whose value is their JSON escape."""
+
+        def tojson(value: Any, ensure_ascii: bool = False, *arguments: Any, **keywords: Any) -> str:
+            if ensure_ascii and any(_strings(value)):
+                raise UntraceableError("ASCII JSON of a text")
+            return self._trace.tracked(official(_escaped(value), ensure_ascii, *arguments, **keywords))
+
+        return tojson
 
 
 def _replace_tildes(tree: nodes.Node) -> None:

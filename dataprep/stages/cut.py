@@ -66,10 +66,11 @@ def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
 
 def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
     if file.ending in DELIMITERS:
-        yield from _cut_delimited(file, fed, chunks)
+        pieces = delimited_pieces(file, chunks, SEGMENT_BYTES, SEGMENT_ROWS)
+        yield from _cut_pieces(file, fed, "delimited", pieces)
         return
     if file.ending == ".txt":
-        yield from _cut_documents(file, fed, chunks)
+        yield from _cut_pieces(file, fed, "document", ((data, line, 1) for data, line in documents(chunks)))
         return
     head = next(chunks, b"")
     chunks = chain([head], chunks)
@@ -108,21 +109,14 @@ def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[
         yield segment(bytes(held), lines + 1)
 
 
-def _cut_delimited(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+def _cut_pieces(file: RawFile, fed: Fed, kind: str, pieces: Iterator[tuple[bytes, int, int]]) -> Iterator[Segment]:
+    """A segment for each piece of a stream: its bytes, its first row, and its number of rows."""
     start = taken = 0
-    for data, first_row, rows in delimited_pieces(file, chunks, SEGMENT_BYTES, SEGMENT_ROWS):
+    for data, first_row, rows in pieces:
         end, share = start + len(data), fed.taken - taken
         yield Segment(
-            file=file, kind="delimited", start=start, end=end, first_row=first_row, rows=rows, bytes=share, data=data
+            file=file, kind=kind, start=start, end=end, first_row=first_row, rows=rows, bytes=share, data=data
         )
-        start, taken = end, fed.taken
-
-
-def _cut_documents(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
-    start = taken = 0
-    for data, line in documents(chunks):
-        end, share = start + len(data), fed.taken - taken
-        yield Segment(file=file, kind="document", start=start, end=end, first_row=line, rows=1, bytes=share, data=data)
         start, taken = end, fed.taken
 
 

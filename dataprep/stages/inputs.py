@@ -48,7 +48,7 @@ class Segment:
     first_row: int  # from 1
     rows: int  # at most so many; 0 where that is not known before reading
     encoding: str | None = None  # that the file was read in where it is not UTF-8; `data` is UTF-8
-    data: bytes | None = None  # of a stream: the what to read
+    data: bytes | None = None  # of a stream: what to read
     bytes: int  # its share of the file
 
 
