@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 CONVERSATIONS_FORMAT = "sftpack.conversations"
-CONVERSATIONS_VERSION = 1
+CONVERSATIONS_VERSION = 2
 
 # A conversation holds turns of the first four, or is one document: a single message of role `text`.
 ROLES = ("system", "user", "assistant", "tool", "text")

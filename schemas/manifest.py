@@ -44,19 +44,40 @@ class NormalizeOptions:
 
     format: str | None
     roles: dict[str, str]
+    preference: str  # chosen | rejected | both
+    paths: str  # best | top | all
+    encoding: str | None  # given for files that are not UTF-8
+    mapping: str | None  # the mapping file's text
+    clean: dict[str, str]  # every cleaning step and its value
+    pii: str  # off | count | redact | drop
+    held_out: list[str]  # files whose text must not be trained on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Reading:
+    """A choice between two possible readings that rows were read by."""
+
+    reading: str  # in words
+    rows: int
+    example: str  # file:row of the first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class ConversationsManifest:
-    """conversations/manifest.json; rows = kept + the sum of turned_away."""
+    """conversations/manifest.json; rows + branched = kept + joined + the sum of turned_away."""
 
     format: str
     version: int
     inputs: list[InputFile]
     options: NormalizeOptions
     rows: int
+    branched: int  # conversations beyond one a row
+    joined: int  # rows beyond one a conversation
     kept: int
     turned_away: dict[str, int]
+    cleaned: dict[str, int]  # cleaning step: conversations that it changed
+    seen: dict[str, int]  # cleaning step: conversations in which it found something and left it
+    readings: list[Reading]
     formats: dict[str, int]
     sources: dict[str, int]
     parts: list[Artefact]
