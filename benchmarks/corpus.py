@@ -57,7 +57,7 @@ def _words(text: str) -> list[str]:
 def _sentence_pools(inputs: list[str]) -> list[dict[str, list[str]]]:
     """Sentences by role, of conversations mostly Chinese and of the others."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest = normalize_corpus(inputs, Path(folder), format=None, roles={}, workers=1)
+        manifest = normalize_corpus(inputs, Path(folder), workers=1)
         tables = [pq.read_table(Path(folder) / "conversations" / part.file) for part in manifest.parts]
     pools: list[dict[str, list[str]]] = [{"user": [], "assistant": []} for _ in range(2)]
     for table in tables:

@@ -75,6 +75,28 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--format", metavar="NAME", help="read every row as this one of `dataprep formats`, not by detection"
     )
     command.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="map a further role name")
+    command.add_argument(
+        "--preference",
+        default="chosen",
+        choices=("chosen", "rejected", "both"),
+        help="answers to keep of preference rows (default: chosen)",
+    )
+    command.add_argument(
+        "--paths",
+        default="best",
+        choices=("best", "top", "all"),
+        help="of trees of replies: the best-ranked path, every path by top-ranked answers, or all (default: best)",
+    )
+    command.add_argument("--encoding", metavar="NAME", help="of text files, such as gb18030, where it isn't found out")
+    command.add_argument(
+        "--clean", action="append", default=[], metavar="STEP[=VALUE]", help="set a step of `dataprep steps`"
+    )
+    command.add_argument(
+        "--pii",
+        default="off",
+        choices=("off", "count", "redact", "drop"),
+        help="e-mail, phone, ID, card numbers, addresses and keys (default: off)",
+    )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core where it pays)")
     command.set_defaults(run=_normalize)
 
@@ -146,13 +168,20 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
+    from dataprep.choices import Choices
     from dataprep.normalize import normalize_corpus
     from dataprep.summary import summary_text
 
-    roles = dict(_role(text) for text in arguments.role)
-    manifest = normalize_corpus(
-        arguments.inputs, arguments.out, format=arguments.format, roles=roles, workers=arguments.workers
+    choices = Choices(
+        format=arguments.format,
+        roles=dict(_role(text) for text in arguments.role),
+        preference=arguments.preference,
+        paths=arguments.paths,
+        encoding=arguments.encoding,
+        clean=arguments.clean,
+        pii=arguments.pii,
     )
+    manifest = normalize_corpus(arguments.inputs, arguments.out, choices=choices, workers=arguments.workers)
     print(summary_text(manifest, arguments.out))
     return 0 if manifest.kept else 1
 

@@ -12,12 +12,14 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from dataprep.choices import Choices, record_of, settle
 from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
+from dataprep.gather import FirstCopies, Gathered, gather, placed
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
-from dataprep.stages.normalize.convert import checked_format, role_names
-from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit
+from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file, written_whole
@@ -33,22 +35,23 @@ _OURS = re.compile(
 
 
 def normalize_corpus(
-    inputs: list[str], out: Path, *, format: str | None, roles: dict[str, str], workers: int | None
+    inputs: list[str], out: Path, *, workers: int | None = None, choices: Choices | None = None
 ) -> ConversationsManifest:
     """Turn raw files, folders, globs or standard input ("-") into `out`/conversations and give its manifest.
 
-    `format` forces one format on all rows; `roles` maps further role names; `workers` is the number of processes, by
-    default one per core where there is enough to do; the output's bytes don't depend on it. Raises InputError for
-    inputs that hold no row at all, CacheError where `out` can't be written.
+    `workers` is the number of processes, by default one per core where there is enough to do; the output's bytes don't
+    depend on it. Raises InputError for choices that can't be followed and for inputs that hold no row at all,
+    CacheError where `out` can't be written.
     """
-    options = NormalizeOptions(format=checked_format(format), roles=roles)
+    choices = choices or Choices()
+    settings = settle(choices)
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be 1 or more; leave it out to use every core")
     folder = out / "conversations"
     files = find_files(inputs, leave_out=folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = _write_conversations(files, folder, options, role_names(roles), workers)
+        manifest = _write_conversations(files, folder, settings, record_of(choices, settings), workers)
         write_manifest(folder / "manifest.json", manifest)
         _remove_unnamed(folder, manifest)
     except OSError as error:
@@ -60,49 +63,44 @@ def normalize_corpus(
 
 
 def _write_conversations(
-    files: list[RawFile], folder: Path, options: NormalizeOptions, roles: dict[str, str], workers: int | None
+    files: list[RawFile], folder: Path, settings: Settings, options: NormalizeOptions, workers: int | None
 ) -> ConversationsManifest:
     read: list[InputFile] = []
-    parts: list[Artefact] = []
-    total = Tally()
-    total.sources.update(dict.fromkeys((file.source for file in files), 0))
+    gathered = Gathered(sources=Counter({file.source: 0 for file in files}))
+    first_copies = FirstCopies() if settings.clean["duplicates"] == "drop" else None
     unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
-    units = _units(files, folder, options.format, roles, read)
     with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
-        for part, tally in _results(units, files, workers):
-            if part is not None:
-                parts.append(_placed(folder / part.file, f"part-{len(parts):05d}-{part.sha256[:8]}.parquet", part))
-            quarantine.writelines(tally.quarantine)
-            total.turned_away.update(tally.turned_away)
-            total.formats.update(tally.formats)
-            total.sources.update(tally.sources)
-        kept, rejected = sum(part.rows for part in parts), total.turned_away.total()
-        if kept + rejected == 0:
+        results = _results(_units(files, folder, read), files, settings, workers)
+        gather(results, folder, quarantine, gathered, first_copies)
+        if gathered.rows == 0:
             raise InputError(_no_rows(files))
-    digest = sha256_file(unplaced)
+    digest, rejected = sha256_file(unplaced), gathered.turned_away.total()
     record = Artefact(file=unplaced.name, rows=rejected, bytes=unplaced.stat().st_size, sha256=digest)
+    assert gathered.rows + gathered.branched == gathered.kept + rejected, "every row is kept or counted"
     return ConversationsManifest(
         format=CONVERSATIONS_FORMAT,
         version=CONVERSATIONS_VERSION,
         inputs=read,
         options=options,
-        rows=kept + rejected,
-        kept=kept,
-        turned_away=_most_first(total.turned_away),
-        formats=_most_first(total.formats),
-        sources=dict(total.sources),
-        parts=parts,
-        quarantine=_placed(unplaced, f"quarantine-{digest[:8]}.jsonl", record),
+        rows=gathered.rows,
+        branched=gathered.branched,
+        joined=0,
+        kept=gathered.kept,
+        turned_away=_most_first(gathered.turned_away),
+        cleaned=_most_first(gathered.cleaned),
+        seen=_most_first(gathered.seen),
+        readings=[],
+        formats=_most_first(gathered.formats),
+        sources=dict(gathered.sources),
+        parts=gathered.parts,
+        quarantine=placed(unplaced, f"quarantine-{digest[:8]}.jsonl", record),
     )
 
 
-def _units(
-    files: list[RawFile], folder: Path, format_name: str | None, roles: dict[str, str], read: list[InputFile]
-) -> Iterator[Unit]:
+def _units(files: list[RawFile], folder: Path, read: list[InputFile]) -> Iterator[Unit]:
     """Yield units in the order of the input; `read` gets each file once it has been cut to its end."""
     for number, segments in enumerate(_shares(files, read)):
-        path = folder / f".unit-{os.getpid()}-{number:05d}.parquet"
-        yield Unit(segments=segments, path=path, format=format_name, roles=roles)
+        yield Unit(segments=segments, path=folder / f".unit-{os.getpid()}-{number:05d}.parquet")
 
 
 def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segment]]:
@@ -125,7 +123,7 @@ def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segmen
 
 
 def _results(
-    units: Iterator[Unit], files: list[RawFile], workers: int | None
+    units: Iterator[Unit], files: list[RawFile], settings: Settings, workers: int | None
 ) -> Iterator[tuple[Artefact | None, Tally]]:
     endless = any(file.name == STDIN for file in files)
     total_bytes = sum(file.bytes for file in files)
@@ -133,14 +131,9 @@ def _results(
     if not endless:
         num_workers = min(num_workers, 1 + total_bytes // UNIT_BYTES)
     with progress_bar(None if endless else total_bytes, "B", "normalize") as bar:
-        for unit, result in run_tasks(normalize_unit, units, num_workers):
+        for unit, result in run_tasks(normalize_unit, units, num_workers, prepare, (settings,)):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result
-
-
-def _placed(path: Path, name: str, artefact: Artefact) -> Artefact:
-    path.replace(path.with_name(name))
-    return Artefact(file=name, rows=artefact.rows, bytes=artefact.bytes, sha256=artefact.sha256)
 
 
 def _remove_unnamed(folder: Path, manifest: ConversationsManifest) -> None:

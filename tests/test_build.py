@@ -27,7 +27,7 @@ OPTIONS = PackOptions(seq_len=256, overflow="cut", val_fraction=0.0, seed=0)
 
 def normalized(folder: Path, dialogues: list[list[tuple[str, str]]]) -> Path:
     raw = write_jsonl(folder / "raw.jsonl", dialogues)
-    normalize_corpus([str(raw)], folder / "cache", format=None, roles={}, workers=1)
+    normalize_corpus([str(raw)], folder / "cache", workers=1)
     return folder / "cache"
 
 
@@ -214,7 +214,7 @@ def test_real_dialogues_with_qwen3_are_packed_as_the_reference_has_them(tmp_path
         "fastchat/dummy_conversation.json",
         "hh/rm_static_style_200.parquet",
     ]
-    normalize_corpus([str(shared / "data" / n) for n in names], tmp_path, format=None, roles={}, workers=1)
+    normalize_corpus([str(shared / "data" / n) for n in names], tmp_path, workers=1)
     options = replace(OPTIONS, seq_len=4096)
     result = tokenize_corpus(tmp_path, str(shared / "tokenizers" / "qwen3"), options)
     assert result.manifest.ledger.kept == 900

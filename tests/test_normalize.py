@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep import normalize
+from dataprep.choices import Choices
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS
 from dataprep.summary import summary_text
@@ -23,11 +24,12 @@ from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, read_conversations_manifest
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
+BYE = {"messages": [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "See you"}]}
 
 
 def run(*inputs: Path, out: Path, workers: int | None = None, **more: object) -> ConversationsManifest:
-    options: dict = {"format": None, "roles": {}} | more
-    return normalize_corpus([str(path) for path in inputs], out, workers=workers, **options)
+    choices = Choices(**more)
+    return normalize_corpus([str(path) for path in inputs], out, workers=workers, choices=choices)
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -96,10 +98,11 @@ def test_a_row_turned_away_is_listed_with_its_place_its_reason_and_its_text(tmp_
         {
             "file": path.as_posix(),
             "row": 2,
+            "source": "a",
             "reason": "no-messages",
             "detail": "dialogue is a string, expected a list",
             "fix": "give the row at least one message",
-            "raw": '{"dialogue": "' + "长" * (2000 - 14),
+            "raw": '{"dialogue": "' + "长" * 5000 + '"}',
         }
     ]
 
@@ -148,7 +151,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkey
     rows = [HELLO | {"id": number} if number % 7 else {"odd": number} for number in range(1000)]
     path = lines(tmp_path / "a.jsonl", *rows)
     (tmp_path / "b.json").write_text(json.dumps(rows[:300]))
-    manifests = [run(path, tmp_path / "b.json", out=tmp_path / str(n), workers=n) for n in (1, 2)]
+    both = (path, tmp_path / "b.json")
+    manifests = [run(*both, out=tmp_path / str(n), workers=n, clean=["duplicates=off"]) for n in (1, 2)]
     assert manifests[0] == manifests[1]
     assert len(manifests[0].parts) == 2
     assert files_in(tmp_path / "1") == files_in(tmp_path / "2")
@@ -173,7 +177,7 @@ def test_conversations_can_be_normalized_again_and_stay_the_same(tmp_path: Path)
 
 def test_one_row_of_many_megabytes_is_a_row(tmp_path: Path) -> None:
     long = {"messages": [{"role": "user", "content": "长" * 7_000_000}, {"role": "assistant", "content": "Hi"}]}
-    manifest = run(lines(tmp_path / "a.jsonl", HELLO, long, HELLO), out=tmp_path)
+    manifest = run(lines(tmp_path / "a.jsonl", HELLO, long, {"text": "A page."}), out=tmp_path)
     assert (manifest.kept, manifest.rows) == (3, 3)
     assert [row["origin"]["row"] for row in stored(manifest, tmp_path)] == [1, 2, 3]
 
@@ -213,7 +217,7 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_stands(tmp_path: Path
     path = lines(tmp_path / "new.jsonl", *rows)
     code = (
         "from dataprep.normalize import normalize_corpus; from pathlib import Path; print('go', flush=True);"
-        f"normalize_corpus([{str(path)!r}], Path({str(tmp_path)!r}), format=None, roles={{}}, workers=1)"
+        f"normalize_corpus([{str(path)!r}], Path({str(tmp_path)!r}), workers=1)"
     )
     for delay_s in (0.0, 0.2, 0.5):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -236,7 +240,7 @@ def test_the_summary_tells_the_ledger_with_an_example_and_a_remedy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bot = {"messages": [{"role": "bot", "content": "Hi"}]}
-    manifest = run(lines(Path("a.jsonl"), HELLO, 5, bot, 6, HELLO), out=Path("cache"))
+    manifest = run(lines(Path("a.jsonl"), HELLO, 5, bot, 6, BYE), out=Path("cache"))
     assert summary_text(manifest, Path("cache")) == (
         "rows             5\n"
         "kept             2\n"
@@ -308,6 +312,8 @@ def test_real_dialogues_are_all_kept(shared: Path, tmp_path: Path) -> None:
         "hh/rm_static_style_200.parquet": 200,
     }
     manifest = run(*(shared / "data" / name for name in names), out=tmp_path)
+    assert set(manifest.turned_away) == {"duplicate"}
+    manifest = run(*(shared / "data" / name for name in names), out=tmp_path, clean=["duplicates=off"])
     assert manifest.turned_away == {}
     assert list(manifest.sources.values()) == list(names.values())
     assert manifest.formats == {"sharegpt": 1800, "alpaca": 1000, "turn-pairs": 500, "hh": 200}

@@ -1,8 +1,9 @@
 """Rows of questions and answers, of preferences and of trees: literal rows in, literal messages out."""
 
 import pytest
+from rows import convert
 
-from dataprep.stages.normalize.convert import convert, role_names
+from dataprep.stages.normalize.convert import role_names
 
 HELLO = [("user", "Hello"), ("assistant", "Hi")]
 USER, ASSISTANT = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from rows import convert
 
-from dataprep.stages.normalize.convert import FORMATS, convert, detect_format, role_names
+from dataprep.stages.normalize.convert import FORMATS, detect_format, role_names
 from dataprep.stages.normalize.examples import EXAMPLES
 from dataprep.stages.normalize.message import identify
 from dataprep.stages.normalize.reasons import TurnedAway
@@ -376,5 +377,5 @@ def test_equal_content_has_an_equal_id_and_the_id_is_that_of_the_spec() -> None:
     from hashlib import blake2b
 
     text = '[[["user","Hello"],["assistant","Hi"]],null]'
-    assert identify(HELLO, None) == (blake2b(text.encode()).hexdigest()[:32], len(text))
+    assert identify(HELLO, None) == (blake2b(text.encode()).hexdigest()[:32], text.encode())
     assert identify(HELLO, "[{}]") != identify(HELLO, None)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import convert
 
 from dataprep.normalize import normalize_corpus
-from dataprep.stages.normalize.convert import FORMATS, convert, role_names
+from dataprep.stages.normalize.convert import FORMATS, role_names
 from dataprep.stages.normalize.message import identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
@@ -108,7 +109,7 @@ def test_any_bytes_close_the_ledger(pieces: list[bytes]) -> None:
         (out / "a.jsonl").write_bytes(b"\n".join([*pieces, good]))
         (out / "b.json").write_bytes(b"".join(pieces))
         (out / "c.json").write_bytes(b"[" + b",".join([*pieces, good]) + b"]")
-        manifest = normalize_corpus([folder], out, format=None, roles={}, workers=1)
+        manifest = normalize_corpus([folder], out, workers=1)
         lines = sum(1 for line in (out / "a.jsonl").read_bytes().split(b"\n") if line.strip(b" \t\r\x0b\x0c"))
         quarantine = (out / "conversations" / manifest.quarantine.file).read_bytes()
     assert manifest.rows == manifest.kept + sum(manifest.turned_away.values())

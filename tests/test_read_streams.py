@@ -120,10 +120,7 @@ def test_compressed_and_plain_rows_become_the_same_conversations_whatever_the_wo
     monkeypatch.setattr(cutting, "READ_BYTES", 16)
     written(tmp_path / "a.jsonl.gz", gzip.compress(b"".join(b'{"text": "page %d"}\n' % n for n in range(100)) + b"x"))
     manifests = [
-        normalize_corpus(
-            [str(tmp_path / "a.jsonl.gz")], tmp_path / str(workers), format=None, roles={}, workers=workers
-        )
-        for workers in (1, 2)
+        normalize_corpus([str(tmp_path / "a.jsonl.gz")], tmp_path / str(workers), workers=workers) for workers in (1, 2)
     ]
     assert manifests[0] == manifests[1]
     assert len(manifests[0].parts) > 5
@@ -193,7 +190,7 @@ def test_csv_is_cut_at_the_ends_of_records(tmp_path: Path, monkeypatch: pytest.M
 def test_standard_input_is_lines_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     content = b'{"text": "one"}\n\n{"text": \n{"text": "four"}'
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    manifest = normalize_corpus(["-"], tmp_path, format=None, roles={}, workers=workers)
+    manifest = normalize_corpus(["-"], tmp_path, workers=workers)
     assert (manifest.rows, manifest.kept, manifest.turned_away) == (3, 2, {"broken-json": 1})
     assert manifest.sources == {"stdin": 2}
     assert manifest.inputs == [InputFile(path="-", bytes=len(content), sha256=sha256(content).hexdigest())]
@@ -205,7 +202,7 @@ def test_standard_input_is_lines_of_json(tmp_path: Path, monkeypatch: pytest.Mon
 def test_empty_standard_input_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(InputError, match="-: holds no rows; name a file with at least one"):
-        normalize_corpus(["-"], tmp_path, format=None, roles={}, workers=None)
+        normalize_corpus(["-"], tmp_path, workers=None)
 
 
 def test_a_text_file_is_one_document_without_the_blank_lines_around_it(tmp_path: Path) -> None:

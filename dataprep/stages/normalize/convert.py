@@ -39,7 +39,7 @@ from dataprep.stages.normalize.answers import (
     is_question_answer,
 )
 from dataprep.stages.normalize.lists import from_alternating, from_parallel, holds_strings
-from dataprep.stages.normalize.message import ROLE_NAMES, Message
+from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.pairs import (
     PAIR_KEYS,
     from_alpaca,
@@ -51,6 +51,7 @@ from dataprep.stages.normalize.pairs import (
 )
 from dataprep.stages.normalize.preference import from_preference, is_preference
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.trees import from_oasst, is_tree
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
@@ -110,15 +111,19 @@ def checked_format(name: str | None) -> str | None:
     return name
 
 
-def convert(row: object, format_name: str | None, roles: Roles) -> tuple[str, list[Message], str | None]:
-    """Give a row's format, messages and tools. Raises TurnedAway for a row that can't become a conversation."""
+def format_of(row: Any, settings: Settings) -> str:
+    """Name the format that a row is read as: the one settled for all, or its own. Raises TurnedAway."""
     if type(row) is not dict and type(row) is not list:
         raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
-    name = format_name or detect_format(row)
-    messages, tools = FORMATS[name](row, roles)
+    return settings.format or detect_format(row)
+
+
+def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
+    """Give a row's messages and tools. Raises TurnedAway for a row that can't become a conversation."""
+    messages, tools = FORMATS[format_name](row, settings.roles)
     for message in messages:
         if message[0] == "assistant" or message[0] == "text":
-            return name, messages, tools
+            return messages, tools
     found = ", ".join(dict.fromkeys(message[0] for message in messages))
     raise TurnedAway("no-assistant-turn", f"the roles are {found}; none is the assistant's")
 

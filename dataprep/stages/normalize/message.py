@@ -59,8 +59,8 @@ def rich_message(
     return fields[:length]
 
 
-def identify(messages: list[Message], tools: str | None) -> tuple[str, int]:
-    """Give a conversation's id, the first 32 hex digits of BLAKE2b over its JSON, and that JSON's size in bytes.
+def identify(messages: list[Message], tools: str | None) -> tuple[str, bytes]:
+    """Give a conversation's id, the first 32 hex digits of BLAKE2b over its JSON, and that JSON.
 
     Turns away text that no later stage can hold: NUL characters, and more than 1 GiB.
     """
@@ -69,7 +69,7 @@ def identify(messages: list[Message], tools: str | None) -> tuple[str, int]:
         _refuse_nul(canonical, messages, tools)
     if len(canonical) > ROW_BYTES_LIMIT:
         raise TurnedAway("too-large", f"the row holds {len(canonical):,} bytes of text")
-    return blake2b(canonical).hexdigest()[:32], len(canonical)
+    return blake2b(canonical).hexdigest()[:32], canonical
 
 
 def checked_text(value: object, where: str) -> str:
@@ -86,11 +86,8 @@ def checked_text(value: object, where: str) -> str:
 
 
 def checked_answer(value: object, where: str) -> str:
-    """Give the text of an assistant turn that has nothing but text; an empty one is turned away."""
-    text = "" if value is None else checked_text(value, where)
-    if not text or text.isspace():
-        raise TurnedAway("empty-assistant-turn", f"{where} is an empty assistant turn")
-    return text
+    """Give the text of an assistant turn; "" where there is none, which cleaning deals with."""
+    return "" if value is None else checked_text(value, where)
 
 
 def _part_text(part: object, where: str) -> str:

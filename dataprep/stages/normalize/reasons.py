@@ -22,6 +22,7 @@ FIXES = {
     "uneven-lists": "give each input its output; only the last may lack one",
     "bad-marks": r"begin the text with \n\nHuman: and each turn with \n\nHuman: or \n\nAssistant:",
     "bad-train-flag": "use true, false, 0 or 1",
+    "duplicate": "nothing to mend: the first copy is kept; --clean duplicates=off keeps all",
     "lone-surrogate": "take out the half of a \\uD800-\\uDFFF pair; it is no character",
     "nul-character": "take out the NUL character",
 }

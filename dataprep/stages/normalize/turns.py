@@ -119,8 +119,6 @@ def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -
             text = turn[text_key]
             if type(text) is not str or len(turn) != 2 or role == CALL:
                 return None
-            if role == "assistant" and (not text or text.isspace()):
-                return None
             messages.append((role, text))
     except (KeyError, TypeError, IndexError):
         return None

@@ -1,152 +1,155 @@
 """A unit of work: some segments in, one Parquet part and the rows that were turned away out.
 
-A unit is what one process does at a time. What it writes follows from its segments and options only.
+A unit is what one process does at a time. What it writes follows from its segments and the settings only.
 """
 
 import gc
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dataprep.stages.inputs import RawFile, Segment
+from dataprep.stages.clean.cleaned import Clean
+from dataprep.stages.inputs import RawFile, RawRow, Segment
+from dataprep.stages.normalize.branches import branches
 from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
-from dataprep.stages.normalize.convert import convert
+from dataprep.stages.normalize.convert import convert_as, format_of
 from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.part import write_part
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import RawRow, read_rows
-from schemas.conversation import CONVERSATION
-from schemas.files import sha256_file, written_whole
+from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.quarantine import quarantine_line
+from dataprep.stages.read import read_rows
 from schemas.manifest import Artefact
 
 GROUP_BYTES = 2 << 20
-RAW_CHARACTERS = 2000
-
-_DICTIONARY_COLUMNS = ["source", "origin.file", "messages.list.element.role"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """What one process is told: read `segments`, write the conversations to `path`; `roles` is the whole table."""
+    """What one process is told: read `segments`, write the conversations to `path`."""
 
     segments: list[Segment]
     path: Path
-    format: str | None
-    roles: dict[str, str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What became of a unit's rows. The lists have one item a conversation, in the order of the part."""
+
+    rows: int = 0
+    branched: int = 0  # conversations, kept or not, beyond one a row
+    turned_away: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    ids: list[str] = field(default_factory=list)
+    formats: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)  # rows
+    sources: Counter[str] = field(default_factory=Counter)
+    quarantine: list[bytes] = field(default_factory=list)  # lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
-    """What became of a unit's rows; `quarantine` holds one line of JSON for each that was turned away."""
+class Normalizer:
+    """The settings, and the steps of cleaning in their order: what a process makes of them once."""
 
-    turned_away: Counter[str] = field(default_factory=Counter)
-    formats: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    quarantine: list[bytes] = field(default_factory=list)
+    settings: Settings
+    steps: tuple[Clean, ...] = ()
+
+    def normalize(self, unit: Unit) -> tuple[Artefact | None, Tally]:
+        """Convert a unit's rows and write its part, whole or not at all; no part where no row was kept.
+
+        Rows are many small objects in no cycles: looking for cycles among them would cost a third of the time.
+        """
+        tally = Tally()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return write_part(unit.path, self._batches(unit, tally)), tally
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _batches(self, unit: Unit, tally: Tally) -> Iterator[pa.RecordBatch]:
+        columns, size = Columns(), 0
+        for segment in unit.segments:
+            for row in read_rows(segment):
+                tally.rows += 1
+                size += self._add_row(columns, tally, segment.file, row)
+                if size >= GROUP_BYTES:
+                    yield _finished(columns, tally)
+                    columns, size = Columns(), 0
+        if columns.ids:
+            yield _finished(columns, tally)
+
+    def _add_row(self, columns: Columns, tally: Tally, file: RawFile, row: RawRow) -> int:
+        """Convert one row and append what it gives; returns the bytes of text."""
+        value = row[1]
+        try:
+            if isinstance(value, TurnedAway):
+                raise value
+            name = format_of(value, self.settings)
+            parts = branches(value, name, self.settings)
+        except TurnedAway as reason:
+            _turn_away(tally, file, row, reason)
+            return 0
+        tally.branched += len(parts) - 1
+        size = 0
+        for part in parts:
+            try:
+                size += self._add(columns, tally, file, row[0], part, name)
+            except TurnedAway as reason:
+                _turn_away(tally, file, row, reason)
+        return size
+
+    def _add(self, columns: Columns, tally: Tally, file: RawFile, number: int, value: Any, name: str) -> int:
+        messages, tools = convert_as(value, name, self.settings)
+        conversation_id, canonical = identify(messages, tools)
+        for step in self.steps:
+            done = step(messages, canonical)
+            if done is not None:
+                tally.cleaned.update(done.changed)
+                tally.seen.update(done.seen)
+                if done.messages is not messages:
+                    messages = done.messages
+                    conversation_id, canonical = identify(messages, tools)
+        columns.ids.append(conversation_id)
+        columns.sources.append(file.source)
+        columns.files.append(file.name)
+        columns.rows.append(number)
+        columns.tools.append(tools)
+        add_messages(columns, messages)
+        tally.formats.append(name)
+        return len(canonical)
+
+
+_normalizer: Normalizer | None = None
+
+
+def prepare(settings: Settings) -> None:
+    """Make this process ready for `normalize_unit`."""
+    global _normalizer
+    _normalizer = Normalizer(settings=settings)
 
 
 def normalize_unit(unit: Unit) -> tuple[Artefact | None, Tally]:
-    """Convert a unit's rows and write its part, whole or not at all; no part where no row was kept.
-
-    Rows are many small objects in no cycles: looking for cycles among them would cost a third of the time.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _write_part(unit)
-    finally:
-        if collecting:
-            gc.enable()
+    """Normalise a unit by the settings that this process was prepared with."""
+    assert _normalizer is not None, "prepare() comes first"
+    return _normalizer.normalize(unit)
 
 
-def _write_part(unit: Unit) -> tuple[Artefact | None, Tally]:
-    tally = Tally()
-    batches = _batches(unit, tally)
-    first = next(batches, None)
-    if first is None:
-        return None, tally
-    rows = 0
-    with written_whole(unit.path) as temporary, _writer(temporary) as writer:
-        while first is not None:
-            writer.write_batch(first)
-            rows += first.num_rows
-            first = next(batches, None)
-    size = unit.path.stat().st_size
-    return Artefact(file=unit.path.name, rows=rows, bytes=size, sha256=sha256_file(unit.path)), tally
-
-
-def _batches(unit: Unit, tally: Tally) -> Iterator[pa.RecordBatch]:
-    columns, size = Columns(), 0
-    for segment in unit.segments:
-        file = segment.file
-        for row in read_rows(segment):
-            if isinstance(row[1], TurnedAway):
-                _turn_away(tally, file, row, row[1])
-                continue
-            try:
-                size += _add_row(columns, tally, file, row, unit)
-            except TurnedAway as reason:
-                _turn_away(tally, file, row, reason)
-            if size >= GROUP_BYTES:
-                yield to_batch(columns)
-                columns, size = Columns(), 0
-    if columns.ids:
-        yield to_batch(columns)
-
-
-def _add_row(columns: Columns, tally: Tally, file: RawFile, row: RawRow, unit: Unit) -> int:
-    number, value, _ = row
-    name, messages, tools = convert(value, unit.format, unit.roles)
-    conversation_id, size = identify(messages, tools)
-    columns.ids.append(conversation_id)
-    columns.sources.append(file.source)
-    columns.files.append(file.name)
-    columns.rows.append(number)
-    columns.tools.append(tools)
-    add_messages(columns, messages)
-    tally.formats[name] += 1
-    tally.sources[file.source] += 1
-    return size
+def _finished(columns: Columns, tally: Tally) -> pa.RecordBatch:
+    tally.ids += columns.ids
+    tally.files += columns.files
+    tally.origins += columns.rows
+    tally.sources.update(columns.sources)
+    return to_batch(columns)
 
 
 def _turn_away(tally: Tally, file: RawFile, row: RawRow, reason: TurnedAway) -> None:
     tally.turned_away[reason.reason] += 1
-    tally.quarantine.append(_quarantine_line(file.name, row, reason))
-
-
-def _writer(path: Path) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
-        path,
-        CONVERSATION,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=_DICTIONARY_COLUMNS,
-        write_statistics=False,
-    )
-
-
-def _quarantine_line(file: str, row: RawRow, reason: TurnedAway) -> bytes:
-    number, value, raw = row
-    record = {"file": file, "row": number, "reason": reason.reason, "detail": reason.detail, "fix": reason.fix}
-    record["raw"] = _raw_text(value, raw)
-    try:
-        return orjson.dumps(record) + b"\n"  # a copy: what orjson gives holds on to 4 KB however short it is
-    except TypeError:  # half of a surrogate pair in the detail or the row
-        return json.dumps(record).encode() + b"\n"
-
-
-def _raw_text(value: Any, raw: bytes | None) -> str:
-    if raw is not None:
-        return raw[: 4 * RAW_CHARACTERS].decode("utf-8", "replace")[:RAW_CHARACTERS]
-    if isinstance(value, TurnedAway):
-        return ""
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)[:RAW_CHARACTERS]
-    except (TypeError, ValueError, RecursionError):
-        return ""
+    tally.quarantine.append(quarantine_line(file.name, file.source, row, reason))

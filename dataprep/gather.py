@@ -1,0 +1,128 @@
+"""Results of units, in order, into parts and one quarantine file: duplicates leave here, and the counts are summed."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataprep.stages.duplicates import SeenConversations, id_keys
+from dataprep.stages.normalize.part import drop_rows
+from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.normalize.unit import Tally
+from dataprep.stages.quarantine import quarantine_line
+from schemas.manifest import Artefact
+
+
+@dataclass(kw_only=True, slots=True)
+class Gathered:
+    """The sums over all units."""
+
+    parts: list[Artefact] = field(default_factory=list)
+    rows: int = 0
+    branched: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kept(self) -> int:
+        """Conversations in the parts."""
+        return sum(part.rows for part in self.parts)
+
+
+def gather(
+    results: Iterable[tuple[Artefact | None, Tally]],
+    folder: Path,
+    quarantine: BinaryIO,
+    gathered: Gathered,
+    first_copies: "FirstCopies | None",
+) -> None:
+    """Add the units' results to `gathered`; with `first_copies`, without the conversations that were there before."""
+    for part, tally in results:
+        quarantine.writelines(tally.quarantine)
+        if part is not None and first_copies is not None:
+            part = _without_copies(part, folder, tally, first_copies, quarantine)
+        if part is not None:
+            name = f"part-{len(gathered.parts):05d}-{part.sha256[:8]}.parquet"
+            gathered.parts.append(placed(folder / part.file, name, part))
+        gathered.rows += tally.rows
+        gathered.branched += tally.branched
+        gathered.turned_away.update(tally.turned_away)
+        gathered.cleaned.update(tally.cleaned)
+        gathered.seen.update(tally.seen)
+        gathered.formats.update(tally.formats)
+        gathered.sources.update(tally.sources)
+
+
+def placed(path: Path, name: str, artefact: Artefact) -> Artefact:
+    """Rename a finished file to the name made of its content."""
+    path.replace(path.with_name(name))
+    return Artefact(file=name, rows=artefact.rows, bytes=artefact.bytes, sha256=artefact.sha256)
+
+
+class FirstCopies:
+    """Which conversation was the first of its content, and where it stood."""
+
+    def __init__(self) -> None:
+        self._seen = SeenConversations()
+        self._origins = _Origins()
+
+    def add(self, ids: list[str], files: list[str], rows: list[int]) -> NDArray[np.int64]:
+        """Add conversations; gives for each the number of its first copy, -1 where that is itself."""
+        self._origins.add(files, rows)
+        return self._seen.first_of(id_keys(ids))
+
+    def place(self, number: int) -> str:
+        """Say where a conversation stood, as file:row."""
+        return self._origins.place(number)
+
+
+class _Origins:
+    """Files and rows of conversations by number: eight bytes each, and a run for each change of file."""
+
+    def __init__(self) -> None:
+        self._rows: list[NDArray[np.int64]] = []
+        self._starts: list[int] = [0]  # of the arrays in _rows
+        self._run_starts: list[int] = []
+        self._run_files: list[str] = []
+
+    def add(self, files: list[str], rows: list[int]) -> None:
+        start = self._starts[-1]
+        for file, run in groupby(files):
+            self._run_starts.append(start)
+            self._run_files.append(file)
+            start += sum(1 for _ in run)
+        self._rows.append(np.array(rows, dtype=np.int64))
+        self._starts.append(start)
+
+    def place(self, number: int) -> str:
+        file = self._run_files[bisect_right(self._run_starts, number) - 1]
+        block = bisect_right(self._starts, number) - 1
+        return f"{file}:{self._rows[block][number - self._starts[block]]}"
+
+
+def _without_copies(
+    part: Artefact, folder: Path, tally: Tally, first_copies: FirstCopies, quarantine: BinaryIO
+) -> Artefact | None:
+    first = first_copies.add(tally.ids, tally.files, tally.origins)
+    copies = np.flatnonzero(first >= 0)
+    if not len(copies):
+        return part
+    left, lost = drop_rows(folder / part.file, first >= 0)
+    for number, record in zip(first[copies].tolist(), lost.to_pylist(), strict=True):
+        origin = record["origin"]
+        reason = TurnedAway("duplicate", f"the same conversation as {first_copies.place(number)}")
+        row = (origin["row"], {"messages": record["messages"], "tools": record["tools"]}, None)
+        quarantine.write(quarantine_line(origin["file"], record["source"], row, reason))
+    tally.turned_away["duplicate"] += len(copies)
+    tally.sources.subtract(lost.column("source").to_pylist())
+    tally.formats = [name for name, copy in zip(tally.formats, (first >= 0).tolist(), strict=True) if not copy]
+    return left

@@ -1,0 +1,44 @@
+"""Rows that were turned away, each as one line of JSON: where it stood, why, how to mend it, and the row itself."""
+
+import json
+from typing import Any
+
+import orjson
+
+from dataprep.stages.inputs import RawRow
+from dataprep.stages.normalize.reasons import TurnedAway
+
+RAW_BYTES = 1 << 20  # of a row; a longer one is cut, and then can't be taken up again from here
+
+
+def quarantine_line(file: str, source: str, row: RawRow, reason: TurnedAway) -> bytes:
+    """Write the line of one row. `raw` is its text; `raw_cut` is true where that was longer than RAW_BYTES."""
+    number, value, raw = row
+    record = {
+        "file": file,
+        "row": number,
+        "source": source,
+        "reason": reason.reason,
+        "detail": reason.detail,
+        "fix": reason.fix,
+    }
+    text, cut = _raw_text(value, raw)
+    record["raw"] = text
+    if cut:
+        record["raw_cut"] = True
+    try:
+        return orjson.dumps(record) + b"\n"  # a copy: what orjson gives holds on to 4 KB however short it is
+    except TypeError:  # half of a surrogate pair in the detail or the row
+        return json.dumps(record).encode() + b"\n"
+
+
+def _raw_text(value: Any, raw: bytes | None) -> tuple[str, bool]:
+    if raw is not None:
+        return raw[:RAW_BYTES].decode("utf-8", "replace"), len(raw) > RAW_BYTES
+    if isinstance(value, TurnedAway):
+        return "", False
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return "", True
+    return text[:RAW_BYTES], len(text) > RAW_BYTES
