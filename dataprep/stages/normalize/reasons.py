@@ -16,6 +16,7 @@ FIXES = {
     "non-text-content": "give the text as a string; images, audio and other parts are not supported",
     "no-assistant-turn": "add an answer to train on, or leave the row out",
     "empty-assistant-turn": "write the missing answer, or leave the turn out",
+    "truncated-reasoning": "finish the reasoning with its closing tag and an answer, or leave the row out",
     "bad-tool-call": 'write each call as {"name": …, "arguments": {…}}',
     "bad-tools": "write tools as a JSON array of objects",
     "bad-history": "write history as a list of [question, answer] pairs",
