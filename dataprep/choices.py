@@ -25,8 +25,8 @@ class Choices:
     pii: str = "off"
 
 
-def settle(choices: Choices) -> Settings:
-    """Check what was chosen. Raises InputError naming the flag."""
+def settle(choices: Choices) -> tuple[Settings, NormalizeOptions]:
+    """Check what was chosen; gives it as settings and as the manifest records it. Raises InputError naming the flag."""
     for flag, value, known in (
         ("--preference", choices.preference, PREFERENCES),
         ("--paths", choices.paths, PATHS),
@@ -34,7 +34,7 @@ def settle(choices: Choices) -> Settings:
     ):
         if value not in known:
             raise InputError(f"{flag} {value}: expected one of {', '.join(known)}")
-    return Settings(
+    settings = Settings(
         format=checked_format(choices.format),
         roles=role_names(choices.roles),
         preference=choices.preference,
@@ -42,11 +42,7 @@ def settle(choices: Choices) -> Settings:
         clean={"duplicates": "drop"} | dict(step.split("=", 1) for step in choices.clean),
         pii=choices.pii,
     )
-
-
-def record_of(choices: Choices, settings: Settings) -> NormalizeOptions:
-    """Give the choices as the manifest records them."""
-    return NormalizeOptions(
+    options = NormalizeOptions(
         format=choices.format,
         roles=choices.roles,
         preference=choices.preference,
@@ -57,3 +53,4 @@ def record_of(choices: Choices, settings: Settings) -> NormalizeOptions:
         pii=choices.pii,
         held_out=[],
     )
+    return settings, options

@@ -69,7 +69,7 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         epilog="example: dataprep normalize chats.jsonl 'more/*.parquet' --role client=user --role counselor=assistant",
         formatter_class=raw,
     )
-    command.add_argument("inputs", nargs="+", metavar="INPUT", help=_INPUTS)
+    command.add_argument("inputs", nargs="*", metavar="INPUT", help=_INPUTS)
     command.add_argument("--out", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument(
         "--format", metavar="NAME", help="read every row as this one of `dataprep formats`, not by detection"
@@ -96,6 +96,9 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         default="off",
         choices=("off", "count", "redact", "drop"),
         help="e-mail, phone, ID, card numbers, addresses and keys (default: off)",
+    )
+    command.add_argument(
+        "--retry", type=Path, metavar="FILE", help="no INPUT: take the rows of this cache's quarantine file up again"
     )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core where it pays)")
     command.set_defaults(run=_normalize)
@@ -169,7 +172,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 
 def _normalize(arguments: argparse.Namespace) -> int:
     from dataprep.choices import Choices
-    from dataprep.normalize import normalize_corpus
+    from dataprep.normalize import normalize_corpus, retry_quarantine
     from dataprep.summary import summary_text
 
     choices = Choices(
@@ -181,7 +184,12 @@ def _normalize(arguments: argparse.Namespace) -> int:
         clean=arguments.clean,
         pii=arguments.pii,
     )
-    manifest = normalize_corpus(arguments.inputs, arguments.out, choices=choices, workers=arguments.workers)
+    if (arguments.retry is None) == (not arguments.inputs):
+        raise InputError("give either INPUT, what to read, or --retry with a quarantine file; see --help")
+    if arguments.retry is not None:
+        manifest = retry_quarantine(arguments.retry, arguments.out, choices=choices, workers=arguments.workers)
+    else:
+        manifest = normalize_corpus(arguments.inputs, arguments.out, choices=choices, workers=arguments.workers)
     print(summary_text(manifest, arguments.out))
     return 0 if manifest.kept else 1
 

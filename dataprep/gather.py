@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataprep.stages.duplicates import SeenConversations, id_keys
@@ -16,21 +17,37 @@ from dataprep.stages.normalize.part import drop_rows
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.unit import Tally
 from dataprep.stages.quarantine import quarantine_line
-from schemas.manifest import Artefact
+from schemas.manifest import Artefact, ConversationsManifest
 
 
 @dataclass(kw_only=True, slots=True)
 class Gathered:
-    """The sums over all units."""
+    """The sums over all units: rows + branched = kept + joined + those turned away."""
 
     parts: list[Artefact] = field(default_factory=list)
     rows: int = 0
     branched: int = 0
+    joined: int = 0
     turned_away: Counter[str] = field(default_factory=Counter)
     cleaned: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, before: ConversationsManifest) -> "Gathered":
+        """Begin with what a manifest says, but for the rows that were turned away: those are to come."""
+        rejected = sum(before.turned_away.values())
+        return cls(
+            parts=list(before.parts),
+            rows=before.rows - rejected,
+            branched=before.branched,
+            joined=before.joined,
+            cleaned=Counter(before.cleaned),
+            seen=Counter(before.seen),
+            formats=Counter(before.formats),
+            sources=Counter(before.sources),
+        )
 
     @property
     def kept(self) -> int:
@@ -74,6 +91,18 @@ class FirstCopies:
     def __init__(self) -> None:
         self._seen = SeenConversations()
         self._origins = _Origins()
+
+    @classmethod
+    def of_parts(cls, parts: list[Path]) -> "FirstCopies":
+        """Begin with the conversations of these parts."""
+        first_copies = cls()
+        for part in parts:
+            table = pq.read_table(part, columns=["id", "origin"])
+            origins = table.column("origin").combine_chunks()
+            first_copies.add(
+                table.column("id").to_pylist(), origins.field("file").to_pylist(), origins.field("row").to_pylist()
+            )
+        return first_copies
 
     def add(self, ids: list[str], files: list[str], rows: list[int]) -> NDArray[np.int64]:
         """Add conversations; gives for each the number of its first copy, -1 where that is itself."""

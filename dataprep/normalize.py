@@ -7,27 +7,27 @@ last, and only then are files removed that it does not name. Killed before, the 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
-from hashlib import sha256
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dataprep.choices import Choices, record_of, settle
-from dataprep.core.progress import progress_bar
-from dataprep.core.workers import num_cores, run_tasks
+from dataprep.choices import Choices, settle
 from dataprep.gather import FirstCopies, Gathered, gather, placed
-from dataprep.stages.cut import cut
+from dataprep.share import file_segments, normalized
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.normalize.settings import Settings
-from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
+from dataprep.stages.retry import quarantine_segments
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file, written_whole
-from schemas.manifest import Artefact, ConversationsManifest, InputFile, NormalizeOptions, write_manifest
-
-# A unit is one part and one process's task.
-UNIT_BYTES = 32 << 20
-UNIT_ROWS = 100_000
+from schemas.manifest import (
+    Artefact,
+    ConversationsManifest,
+    InputFile,
+    NormalizeOptions,
+    read_conversations_manifest,
+    write_manifest,
+)
 
 _OURS = re.compile(
     r"part-\d{5}-[0-9a-f]{8}\.parquet|quarantine-[0-9a-f]{8}\.jsonl|\.+(unit|quarantine)-\d.*|\.manifest\.json\..*"
@@ -43,48 +43,78 @@ def normalize_corpus(
     depend on it. Raises InputError for choices that can't be followed and for inputs that hold no row at all,
     CacheError where `out` can't be written.
     """
-    choices = choices or Choices()
-    settings = settle(choices)
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers {workers}: must be 1 or more; leave it out to use every core")
+    settings, options = settle(choices or Choices())
     folder = out / "conversations"
     files = find_files(inputs, leave_out=folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = _write_conversations(files, folder, settings, record_of(choices, settings), workers)
-        write_manifest(folder / "manifest.json", manifest)
-        _remove_unnamed(folder, manifest)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error
-    finally:
-        _remove_unplaced(folder)
-    return manifest
-
-
-def _write_conversations(
-    files: list[RawFile], folder: Path, settings: Settings, options: NormalizeOptions, workers: int | None
-) -> ConversationsManifest:
     read: list[InputFile] = []
+    endless = any(file.name == STDIN for file in files)
+    total_bytes = None if endless else sum(file.bytes for file in files)
     gathered = Gathered(sources=Counter({file.source: 0 for file in files}))
-    first_copies = FirstCopies() if settings.clean["duplicates"] == "drop" else None
-    unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
-    with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
-        results = _results(_units(files, folder, read), files, settings, workers)
-        gather(results, folder, quarantine, gathered, first_copies)
+    with _writing(folder):
+        quarantine = _gather(gathered, file_segments(files, read), total_bytes, folder, settings, workers)
         if gathered.rows == 0:
             raise InputError(_no_rows(files))
+        return _finished(folder, gathered, read, options, quarantine)
+
+
+def retry_quarantine(
+    quarantine: Path, out: Path, *, workers: int | None = None, choices: Choices | None = None
+) -> ConversationsManifest:
+    """Take up again what was turned away, by new choices; what is kept now joins `out`/conversations as further parts.
+
+    `quarantine` is the file that the manifest there names. What was kept before stays as it is. Raises InputError and
+    CacheError.
+    """
+    settings, options = settle(choices or Choices())
+    folder = out / "conversations"
+    before = read_conversations_manifest(folder)
+    if not quarantine.is_file() or sha256_file(quarantine) != before.quarantine.sha256:
+        raise InputError(
+            f"--retry {quarantine}: not the quarantine of {folder}; name {folder / before.quarantine.file}"
+        )
+    gathered = Gathered.of(before)
+    with _writing(folder):
+        unplaced = _gather(
+            gathered, quarantine_segments(quarantine), before.quarantine.bytes, folder, settings, workers
+        )
+        return _finished(folder, gathered, before.inputs, options, unplaced)
+
+
+def _gather(
+    gathered: Gathered,
+    segments: Iterable[Segment],
+    total_bytes: int | None,
+    folder: Path,
+    settings: Settings,
+    workers: int | None,
+) -> Path:
+    """Normalise the rows of all segments; returns where the rows that were turned away are listed."""
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: must be 1 or more; leave it out to use every core")
+    first_copies = None
+    if settings.clean["duplicates"] == "drop":
+        first_copies = FirstCopies.of_parts([folder / part.file for part in gathered.parts])
+    unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
+    with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
+        gather(normalized(segments, total_bytes, folder, settings, workers), folder, quarantine, gathered, first_copies)
+    return unplaced
+
+
+def _finished(
+    folder: Path, gathered: Gathered, read: list[InputFile], options: NormalizeOptions, unplaced: Path
+) -> ConversationsManifest:
+    """Put the quarantine file in its place, and the manifest last."""
     digest, rejected = sha256_file(unplaced), gathered.turned_away.total()
     record = Artefact(file=unplaced.name, rows=rejected, bytes=unplaced.stat().st_size, sha256=digest)
-    assert gathered.rows + gathered.branched == gathered.kept + rejected, "every row is kept or counted"
-    return ConversationsManifest(
+    assert gathered.rows + gathered.branched == gathered.kept + gathered.joined + rejected, "each row is accounted for"
+    manifest = ConversationsManifest(
         format=CONVERSATIONS_FORMAT,
         version=CONVERSATIONS_VERSION,
         inputs=read,
         options=options,
         rows=gathered.rows,
         branched=gathered.branched,
-        joined=0,
+        joined=gathered.joined,
         kept=gathered.kept,
         turned_away=_most_first(gathered.turned_away),
         cleaned=_most_first(gathered.cleaned),
@@ -95,45 +125,22 @@ def _write_conversations(
         parts=gathered.parts,
         quarantine=placed(unplaced, f"quarantine-{digest[:8]}.jsonl", record),
     )
+    write_manifest(folder / "manifest.json", manifest)
+    _remove_unnamed(folder, manifest)
+    return manifest
 
 
-def _units(files: list[RawFile], folder: Path, read: list[InputFile]) -> Iterator[Unit]:
-    """Yield units in the order of the input; `read` gets each file once it has been cut to its end."""
-    for number, segments in enumerate(_shares(files, read)):
-        yield Unit(segments=segments, path=folder / f".unit-{os.getpid()}-{number:05d}.parquet")
-
-
-def _shares(files: list[RawFile], read: list[InputFile]) -> Iterator[list[Segment]]:
-    segments: list[Segment] = []
-    size = rows = 0
-    for file in files:
-        digest, taken, encoding = sha256(), 0, None
-        for segment in cut(file, digest):
-            taken, encoding = taken + segment.bytes, segment.encoding
-            segments.append(segment)
-            size += segment.bytes if segment.data is None else len(segment.data)
-            rows += segment.rows
-            if size >= UNIT_BYTES or rows >= UNIT_ROWS:
-                yield segments
-                segments, size, rows = [], 0, 0
-        num_bytes = file.bytes or taken
-        read.append(InputFile(path=file.name, bytes=num_bytes, sha256=digest.hexdigest(), encoding=encoding))
-    if segments:
-        yield segments
-
-
-def _results(
-    units: Iterator[Unit], files: list[RawFile], settings: Settings, workers: int | None
-) -> Iterator[tuple[Artefact | None, Tally]]:
-    endless = any(file.name == STDIN for file in files)
-    total_bytes = sum(file.bytes for file in files)
-    num_workers = workers or num_cores()
-    if not endless:
-        num_workers = min(num_workers, 1 + total_bytes // UNIT_BYTES)
-    with progress_bar(None if endless else total_bytes, "B", "normalize") as bar:
-        for unit, result in run_tasks(normalize_unit, units, num_workers, prepare, (settings,)):
-            bar.update(sum(segment.bytes for segment in unit.segments))
-            yield result
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder that is written to; what goes wrong there is the cache's, and nothing unplaced is left in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error
+    finally:
+        _remove_unplaced(folder)
 
 
 def _remove_unnamed(folder: Path, manifest: ConversationsManifest) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataprep import normalize
+from dataprep import share
 from dataprep.choices import Choices
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.duplicates import SeenConversations
@@ -40,7 +40,7 @@ def test_batches_make_no_difference(batches: list[list[int]]) -> None:
 
 
 def test_a_copy_is_turned_away_whatever_its_format_its_file_and_its_unit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(normalize, "UNIT_ROWS", 2)
+    monkeypatch.setattr(share, "UNIT_ROWS", 2)
     a = written(tmp_path / "a.jsonl", dialogue("One?"), dialogue("Two?"), dialogue("One?"))
     b = written(tmp_path / "b.jsonl", {"instruction": "Two?", "input": "", "output": "Yes"}, dialogue("Three?"))
     manifest = normalize_corpus([a, b], tmp_path / "cache")

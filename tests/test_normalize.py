@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep import normalize
+from dataprep import share
 from dataprep.choices import Choices
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS
@@ -147,7 +147,7 @@ def test_a_new_state_replaces_the_old_one_and_leaves_strangers_alone(tmp_path: P
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalize, "UNIT_BYTES", 20_000)
+    monkeypatch.setattr(share, "UNIT_BYTES", 20_000)
     rows = [HELLO | {"id": number} if number % 7 else {"odd": number} for number in range(1000)]
     path = lines(tmp_path / "a.jsonl", *rows)
     (tmp_path / "b.json").write_text(json.dumps(rows[:300]))
@@ -274,7 +274,7 @@ def test_the_summary_says_when_nothing_was_kept(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalize, "UNIT_BYTES", 20_000)
+    monkeypatch.setattr(share, "UNIT_BYTES", 20_000)
     path = lines(tmp_path / "a.jsonl", *[HELLO] * 40_000)
     ready = threading.Event()
 

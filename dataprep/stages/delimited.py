@@ -60,7 +60,8 @@ def delimited_rows(segment: Segment) -> Iterator[RawRow]:
     for record, num_lines, cells in records:
         if cells != []:
             raw = record.removesuffix("\n").encode("utf-8", "surrogateescape")
-            yield number, _row(names, cells, raw), raw
+            row = _row(names, cells, raw)
+            yield number, row, raw if isinstance(row, TurnedAway) else None
         number += num_lines
 
 

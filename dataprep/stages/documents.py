@@ -45,7 +45,7 @@ def document_rows(segment: Segment) -> Iterator[RawRow]:
     if first is not None:
         while not lines[-1].strip():
             lines.pop()
-        yield segment.first_row + first, {"text": "\n".join(lines[first:])}, data
+        yield segment.first_row + first, {"text": "\n".join(lines[first:])}, None
 
 
 def _end(held: bytes) -> int:

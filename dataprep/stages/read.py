@@ -3,14 +3,9 @@
 A row that can't be parsed costs itself only: its value is then the TurnedAway that says why.
 """
 
-import json
-import math
-import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,12 +15,12 @@ from dataprep.stages.documents import document_rows
 from dataprep.stages.inputs import RawRow, Segment
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.retry import quarantined_rows
+from dataprep.stages.values import bad_encoding, value_of
 from schemas.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _BATCH_ROWS = 1024
-_FROM_UTF16 = "save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW"
 
 
 def read_rows(segment: Segment) -> Iterator[RawRow]:
@@ -35,6 +30,8 @@ def read_rows(segment: Segment) -> Iterator[RawRow]:
             yield from _parquet_rows(segment)
         elif segment.kind == "arrow":
             yield from _arrow_rows(segment)
+        elif segment.kind == "quarantine":
+            yield from quarantined_rows(segment)
         elif segment.kind == "document":
             yield from document_rows(segment)
         elif segment.kind == "delimited":
@@ -57,31 +54,15 @@ def _segment_data(segment: Segment) -> bytes:
 
 
 def _line_rows(data: bytes, first_row: int) -> Iterator[RawRow]:
-    careful = _may_hold_numbers(data)
-    loads = orjson.loads
     for number, line in enumerate(data.split(b"\n"), first_row):
-        if not line or line.isspace():
-            continue
-        try:
-            value = loads(line)
-        except ValueError:
-            value = _second_reading(line)
-        else:
-            if careful and _may_hold_numbers(line) and _LONG_NUMBER.search(line):
-                value = _second_reading(line)
-        yield number, value, line
+        if line and not line.isspace():
+            yield number, value_of(line), line
 
 
 def _json_rows(data: bytes) -> Iterator[RawRow]:
     if not data or data.isspace():
         return
-    try:
-        value = orjson.loads(data)
-    except ValueError:
-        value = _second_reading(data)
-    else:
-        if _may_hold_numbers(data) and _LONG_NUMBER.search(data):
-            value = _second_reading(data)
+    value = value_of(data)
     if not isinstance(value, list) or (value and _is_message(value[0])):
         yield 1, value, data if isinstance(value, TurnedAway) else None
         return
@@ -128,7 +109,7 @@ def _row_value(row: pa.RecordBatch) -> Any:
     try:
         return row.to_pylist()[0]
     except UnicodeDecodeError as error:
-        return _bad_encoding(error)
+        return bad_encoding(error)
     except (ValueError, OverflowError) as error:
         return TurnedAway("unreadable-rows", f"a value can't be read: {error}")
 
@@ -138,49 +119,3 @@ def _is_message(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     return ("role" in value and "content" in value) or ("from" in value and "value" in value)
-
-
-def _may_hold_numbers(data: bytes) -> bool:
-    """Tell whether rows may hold numbers that are kept: those in tools, tool_calls, functions or function_call are."""
-    return b'"tool' in data or b'"function' in data
-
-
-def _second_reading(data: bytes) -> Any:
-    """Read what orjson refuses or rounds (NaN in keys nobody reads, numbers beyond 64 bits), or say what is wrong."""
-    try:
-        text = data.removeprefix(_BOM).decode("utf-8")
-        value = json.loads(text, parse_constant=Decimal, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False, default=str).encode()
-    except UnicodeDecodeError as error:
-        return _bad_encoding(error)
-    except UnicodeEncodeError as error:
-        return TurnedAway(
-            "lone-surrogate", f"the text holds half of a surrogate pair, \\u{ord(error.object[error.start]):x}"
-        )
-    except json.JSONDecodeError as error:
-        if "\0" in error.doc:
-            return TurnedAway("bad-encoding", "NUL bytes between the characters: UTF-16, not UTF-8", _FROM_UTF16)
-        return TurnedAway("broken-json", f"not JSON: {error.msg.removesuffix(' at')} at {_place(error)}")
-    except RecursionError:
-        return TurnedAway("too-deep", "values are nested about 1,000 deep or more")
-    except ValueError as error:
-        return TurnedAway("broken-json", f"not JSON that can be read: {error}")
-    return value
-
-
-def _finite(text: str) -> float | Decimal:
-    value = float(text)
-    return value if math.isfinite(value) else Decimal(text)
-
-
-def _place(error: json.JSONDecodeError) -> str:
-    return f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-
-
-def _bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
-    if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return TurnedAway("bad-encoding", "the file begins as UTF-16, not UTF-8", _FROM_UTF16)
-    if error.reason == "unexpected end of data":
-        return TurnedAway("broken-json", "not JSON: the text ends in the middle of a character")
-    found = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
-    return TurnedAway("bad-encoding", f"{found} is not UTF-8")
