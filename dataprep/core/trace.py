@@ -3,14 +3,15 @@
 A stand-in is a string whose characters are private marks, so the rendering shows where each text goes. Whenever the
 template asks something about a text (`'</think>' in content`, `content.startswith(...)`), the stand-in answers for the
 real text and the question is noted. Conversations of the same structure that answer every noted question alike are
-rendered alike: the template is a function of the answers. A template that does something to a text that can't be
-noted (its length, a slice) raises Untraceable.
+rendered alike: the template is a function of the answers. What is done to texts that were joined with others is
+answered for the joined text. A template that does something to a text that can't be noted (going through its
+characters) raises Untraceable.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
@@ -30,22 +31,36 @@ class UntraceableError(Exception):
 class Slot:
     """Where a text comes from: a field of a message, and what the template did to it on the way."""
 
-    message: int
-    field: str  # content | reasoning
+    message: int  # of joined texts the first, if all are of one message; else -1
+    field: str  # content | reasoning | joined
     operations: tuple[Operation, ...] = ()
+    parts: tuple["str | Slot", ...] = ()  # of joined texts: literals and slots
 
     def value(self, texts: "Texts") -> str:
         """The text that stands in this slot for these messages."""
-        value = texts[self.field][self.message]
-        if not self.operations:
-            return value
+        if self.parts:
+            value = "".join(part if isinstance(part, str) else part.value(texts) for part in self.parts)
+        else:
+            value = texts[self.field][self.message]
         for method, arguments, item in self.operations:
             if method == "json":
                 value = json.dumps(value, ensure_ascii=False)[1:-1]
+            elif method == "slice":
+                value = value[slice(*arguments)]
             else:
-                result = getattr(value, method)(*arguments)
+                result = getattr(value, method)(*_resolved(arguments, texts))
                 value = result if item is None else result[item]
         return value
+
+    def messages(self) -> set[int]:
+        """The messages whose text stands in it."""
+        if not self.parts:
+            return {self.message}
+        return set().union(*(part.messages() for part in self.parts if isinstance(part, Slot)))
+
+
+def _resolved(arguments: tuple[Any, ...], texts: "Texts") -> list[Any]:
+    return [argument.value(texts) if isinstance(argument, Slot) else argument for argument in arguments]
 
 
 Texts = dict[str, list[str]]  # field -> text of each message
@@ -61,7 +76,7 @@ class Question:
 
     def answer(self, texts: Texts) -> Any:
         """Answer for these messages."""
-        return _ANSWERS[self.method](self.slot.value(texts), *self.arguments)
+        return _ANSWERS[self.method](self.slot.value(texts), *_resolved(self.arguments, texts))
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
@@ -69,6 +84,7 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "equals": lambda text, other: text == other,
     "filled": lambda text: bool(text),
     "length": len,
+    "order": lambda text, other: (text > other) - (text < other),
     "startswith": lambda text, *arguments: text.startswith(*arguments),
     "endswith": lambda text, *arguments: text.endswith(*arguments),
     "changed": lambda text, method, *arguments: getattr(text, method)(*arguments) != text,
@@ -92,9 +108,7 @@ class Trace:
 
     def ask(self, slot: Slot, method: str, *arguments: Any) -> Any:
         """Answer a question for the real text, and note it."""
-        if any(isinstance(argument, Tracked) for argument in arguments):
-            raise UntraceableError(f"{method} with another text")
-        question = Question(slot, method, arguments)
+        question = Question(slot, method, _noted(arguments))
         if question not in self.questions:
             self.questions[question] = question.answer(self.texts)
         return self.questions[question]
@@ -119,10 +133,20 @@ class Trace:
         return ((found.start(), found[0]) for found in _MARKS.finditer(rendered))
 
 
+def _noted(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments as they are kept in a question or an operation: a text by its slot."""
+    return tuple(argument.slot if isinstance(argument, Tracked) else argument for argument in arguments)
+
+
 class Tracked(str):
-    """A string that holds marks. Whatever would look inside it is refused unless a subclass can answer."""
+    """A string that holds marks. What looks inside it is answered for the real text, or refused."""
 
     trace: Trace
+
+    @property
+    def slot(self) -> Slot:
+        """Where its text comes from."""
+        raise NotImplementedError
 
     def __add__(self, other: str) -> str:
         return self.trace.tracked(str.__add__(self, other))
@@ -131,11 +155,69 @@ class Tracked(str):
         return self.trace.tracked(str.__add__(other, self))
 
     def __iter__(self) -> Any:
-        raise UntraceableError("iteration over a text")
+        raise UntraceableError("characters of a text one by one")
         yield ""  # a generator: `is iterable` may look, only taking an item is refused
 
+    def __len__(self) -> int:
+        return self.trace.ask(self.slot, "length")
+
+    def __contains__(self, item: object) -> bool:
+        return self.trace.ask(self.slot, "contains", item)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Tracked) and str.__eq__(self, other):
+            return True
+        return isinstance(other, str) and self.trace.ask(self.slot, "equals", other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __lt__(self, other: str) -> bool:
+        return self.trace.ask(self.slot, "order", other) < 0
+
+    def __le__(self, other: str) -> bool:
+        return self.trace.ask(self.slot, "order", other) <= 0
+
+    def __gt__(self, other: str) -> bool:
+        return self.trace.ask(self.slot, "order", other) > 0
+
+    def __ge__(self, other: str) -> bool:
+        return self.trace.ask(self.slot, "order", other) >= 0
+
     def __hash__(self) -> int:
-        return str.__hash__(self)
+        raise UntraceableError("hash of a text")
+
+    def __getitem__(self, key: Any) -> str:
+        if isinstance(key, slice):
+            return self._derived(("slice", (key.start, key.stop, key.step), None))
+        if not isinstance(key, int):
+            raise TypeError("string indices must be integers")
+        if not -len(self) <= key < len(self):
+            raise IndexError("string index out of range")
+        return self._derived(("__getitem__", (key,), None))
+
+    def startswith(self, *arguments: Any) -> bool:
+        """Asked of the real text."""
+        return self.trace.ask(self.slot, "startswith", *arguments)
+
+    def endswith(self, *arguments: Any) -> bool:
+        """Asked of the real text."""
+        return self.trace.ask(self.slot, "endswith", *arguments)
+
+    def _changed_by(self, method: str, *arguments: Any) -> str:
+        if not self.trace.ask(self.slot, "changed", method, *arguments):
+            return self
+        return self._derived((method, _noted(arguments), None))
+
+    def _parts_of(self, method: str, *arguments: Any) -> list[str]:
+        count = self.trace.ask(self.slot, "parts", method, *arguments)
+        if count == 1 and arguments and arguments[0] is not None:  # no separator in it
+            return [self]
+        return [self._derived((method, _noted(arguments), item)) for item in range(count)]
+
+    def _derived(self, operation: Operation) -> "StandIn":
+        slot = self.slot
+        return self.trace.stand_in(replace(slot, operations=(*slot.operations, operation)))
 
 
 def _refuse(method: str) -> Callable[..., Any]:
@@ -146,32 +228,65 @@ def _refuse(method: str) -> Callable[..., Any]:
 
 
 for _name in dir(str):
-    if _name in ("__contains__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__len__") or (
-        _name in ("__getitem__", "__mod__", "__rmod__", "__mul__", "__rmul__", "__format__") or _name[0] != "_"
+    if _name not in vars(Tracked) and (
+        _name in ("__mod__", "__rmod__", "__mul__", "__rmul__", "__format__") or _name[0] != "_"
     ):
         setattr(Tracked, _name, _refuse(_name.strip("_")))
 
 
 class Rope(Tracked):
-    """Marks joined with literal text."""
+    """Marks joined with literal text, or with each other."""
 
     def __new__(cls, trace: Trace, text: str) -> "Rope":
-        """Wrap `text`, which holds at least one mark and at least one other character."""
+        """Wrap `text`, which holds at least one mark and another character."""
         rope = super().__new__(cls, text)
         rope.trace = trace
         return rope
 
+    @property
+    def slot(self) -> Slot:
+        """A slot of its own, of all its parts."""
+        literals, slots = self.trace.pieces(str(self))
+        parts = [part for pair in zip(literals, [*slots, None], strict=True) for part in pair if part]
+        owners = {slot.message for slot in slots}
+        return Slot(owners.pop() if len(owners) == 1 else -1, "joined", (), tuple(parts))
+
     def __bool__(self) -> bool:
-        if _MARKS.sub("", str(self)):
-            return True
-        raise UntraceableError("truth of joined texts")
+        return bool(_MARKS.sub("", str(self))) or self.trace.ask(self.slot, "filled")
 
     def strip(self, *arguments: Any) -> str:
-        """Nothing to strip where literal text that isn't blank stands on both ends."""
-        text = str(self)
-        if not arguments and not text[0].isspace() and not text[-1].isspace() and not _MARKS.search(text[0] + text[-1]):
-            return self
-        raise UntraceableError("strip of joined texts")
+        """What is stripped are the parts on both ends."""
+        stripped = self.lstrip(*arguments)
+        return stripped.rstrip(*arguments)
+
+    def lstrip(self, *arguments: Any) -> str:
+        """Blank parts at the start go, then the first that isn't blank is stripped."""
+        return self._stripped("lstrip", arguments)
+
+    def rstrip(self, *arguments: Any) -> str:
+        """Blank parts at the end go, then the last that isn't blank is stripped."""
+        return self._stripped("rstrip", arguments)
+
+    def _stripped(self, method: str, arguments: tuple[Any, ...]) -> str:
+        text, place = str(self), 0 if method == "lstrip" else -1
+        while text:
+            edge = text[place]
+            if _MARKS.match(edge):
+                own = getattr(self.trace.tracked(edge), method)(*arguments)
+                text = _without(text, place)
+                if own:
+                    text = str(own) + text if place == 0 else text + str(own)
+                    break
+            else:
+                bare = getattr(edge, method)(*arguments)
+                if bare:
+                    break
+                text = _without(text, place)
+        return self.trace.tracked(text)
+
+
+def _without(text: str, place: int) -> str:
+    return text[1:] if place == 0 else text[:-1]
 
 
 class StandIn(Tracked):
@@ -193,58 +308,20 @@ class StandIn(Tracked):
     def __bool__(self) -> bool:
         return self.trace.ask(self.slot, "filled")
 
-    def __len__(self) -> int:
-        return self.trace.ask(self.slot, "length")
-
-    def __contains__(self, item: object) -> bool:
-        return self.trace.ask(self.slot, "contains", item)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, StandIn) and other.number == self.number:
-            return True
-        return isinstance(other, str) and self.trace.ask(self.slot, "equals", other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        raise UntraceableError("hash of a text")
-
-    def startswith(self, *arguments: Any) -> bool:
-        """Asked of the real text."""
-        return self.trace.ask(self.slot, "startswith", *arguments)
-
-    def endswith(self, *arguments: Any) -> bool:
-        """Asked of the real text."""
-        return self.trace.ask(self.slot, "endswith", *arguments)
-
-    def _changed_by(self, method: str, *arguments: Any) -> str:
-        if not self.trace.ask(self.slot, "changed", method, *arguments):
-            return self
-        return self._derived((method, arguments, None))
-
-    def _parts_of(self, method: str, *arguments: Any) -> list[str]:
-        count = self.trace.ask(self.slot, "parts", method, *arguments)
-        if count == 1 and arguments and arguments[0] is not None:  # no separator in it
-            return [self]
-        return [self._derived((method, arguments, item)) for item in range(count)]
-
-    def _derived(self, operation: Operation) -> "StandIn":
-        slot = self.slot
-        return self.trace.stand_in(Slot(slot.message, slot.field, (*slot.operations, operation)))
-
 
 def _answer_by(helper: str, method: str) -> Callable[..., Any]:
-    def answered(self: StandIn, *arguments: Any) -> Any:
+    def answered(self: Tracked, *arguments: Any) -> Any:
         return getattr(self, helper)(method, *arguments)
 
     return answered
 
 
-for _name in ("strip", "lstrip", "rstrip", "replace", "upper", "lower", "title", "capitalize"):
+for _name in ("strip", "lstrip", "rstrip"):
     setattr(StandIn, _name, _answer_by("_changed_by", _name))
-for _name in ("split", "rsplit"):
-    setattr(StandIn, _name, _answer_by("_parts_of", _name))
+for _name in ("replace", "upper", "lower", "title", "capitalize", "removeprefix", "removesuffix"):
+    setattr(Tracked, _name, _answer_by("_changed_by", _name))
+for _name in ("split", "rsplit", "splitlines"):
+    setattr(Tracked, _name, _answer_by("_parts_of", _name))
 
 # Filters that only call methods of the string they are given, which answers for itself.
 _SAFE_FILTERS = {"trim", "string", "default", "d", "upper", "lower", "tojson", "count", "length"}
@@ -259,6 +336,7 @@ class TracedTemplate:
         environment.concat = self._concat  # type: ignore[method-assign]
         environment.filters = {name: self._guarded(name, call) for name, call in official.filters.items()}
         environment.filters["tojson"] = self._tracked_tojson(official.filters["tojson"])
+        environment.filters["replace"] = self._replaced
         environment.globals = {**official.globals, "_join": lambda *parts: self._concat(map(str, parts))}
         tree = environment.parse(source)
         _replace_tildes(tree)
@@ -281,6 +359,14 @@ class TracedTemplate:
             return self._trace.tracked(result) if type(result) is str else result
 
         return guarded
+
+    def _replaced(self, text: Any, old: Any, new: Any, count: int | None = None) -> str:
+        """Jinja's `replace`, by the text's own method."""
+        text = text if isinstance(text, str) else str(text)
+        if isinstance(old, Tracked) and not isinstance(text, Tracked):
+            raise UntraceableError("replacement of a text")
+        result = text.replace(old, new, -1 if count is None else count)
+        return self._trace.tracked(result) if type(result) is str else result
 
     def _tracked_tojson(self, official: Callable[..., str]) -> Callable[..., str]:
         """The official filter, but texts inside come out as slots whose value is their JSON escape."""
@@ -322,10 +408,8 @@ def _strings(value: Any) -> Iterable[Tracked]:
 
 
 def _escaped(value: Any) -> Any:
-    if isinstance(value, StandIn):
-        return str(value._derived(("json", (), None)))
     if isinstance(value, Tracked):
-        raise UntraceableError("tojson of joined texts")
+        return str(value._derived(("json", (), None)))
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

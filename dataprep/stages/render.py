@@ -5,21 +5,22 @@ What comes out is a plan: literals, slots for texts, and the span of each assist
 strings. A plan is compared with the official rendering when it is made and again on its 2nd, 4th, 8th… use.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jinja2 import Template
+from jinja2 import Template, meta
 from numpy.typing import NDArray
 
 from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
 from dataprep.core.trace import Question, Slot, Texts, Trace, TracedTemplate, UntraceableError
+from dataprep.stages.turns import Marked, NoTurnError, Turn, TurnSearch
 
 MAX_STRUCTURES = 20_000  # plans are forgotten all at once beyond this, so that memory stays flat
 
-_WHOLE = ("strip", "lstrip", "rstrip")  # operations that leave a text whole
+_NONE: Mapping[str, Any] = {}
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 class RefusedError(Exception):
@@ -41,11 +42,31 @@ class Dialogue:
     extras: str | None = None  # everything but roles and texts, as a key
 
     def chat(self) -> list[dict[str, Any]]:
-        """The messages for `apply_chat_template`."""
+        """The messages for `apply_chat_template`, contents as strings."""
         if self.messages is not None:
             return self.messages
         pairs = zip(self.roles, self.texts["content"], strict=True)
         return [{"role": role, "content": content} for role, content in pairs]
+
+
+def in_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same messages, each content a list of one text part: the only form that some multimodal templates show."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def takes_parts(compiled: Template, special_tokens: Mapping[str, str]) -> bool:
+    """Whether a template shows contents only where they are lists of parts."""
+    texts = ("first text", "second text")
+    probe = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
+
+    def shows(messages: list[dict[str, Any]]) -> bool:
+        try:
+            rendered = render_chat(compiled, dict(special_tokens), messages, None)
+        except TEMPLATE_ERRORS:
+            return False
+        return all(text in rendered for text in texts)
+
+    return not shows(probe) and shows(in_parts(probe))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +84,7 @@ class Plan:
     point_pieces: NDArray[np.int64]  # (3 * turns,)
     point_offsets: NDArray[np.int64]  # (3 * turns,)
     turn_messages: list[int]  # the assistant message of each turn
+    turn_trained: list[bool]  # False where the template ends a turn otherwise than as the last one
     num_controls: int  # control tokens that the template itself writes
     plain: bool  # slot i is the content of message i, untouched
     uses: int = 0
@@ -91,6 +113,12 @@ _Node = _Branch | Plan | RefusedError
 _Structure = tuple[tuple[str, ...], str | None]
 
 
+def template_arguments(compiled: Template, template: str, special_tokens: Mapping[str, str]) -> list[str]:
+    """Names that a template asks for beside the messages, such as `enable_thinking`; it decides what they do."""
+    asked = meta.find_undeclared_variables(compiled.environment.parse(template))
+    return sorted(asked - {*_GIVEN, *special_tokens, *compiled.environment.globals})
+
+
 class Renderer:
     """Plans for one chat template, made as conversations come by."""
 
@@ -111,7 +139,9 @@ class Renderer:
         self._length = length
         self._compiled = compiled
         self._traced = TracedTemplate(compiled.environment, template)
+        self._arguments = template_arguments(compiled, template, special_tokens)
         self._roots: dict[_Structure, _Node] = {}
+        self.takes_parts = takes_parts(compiled, special_tokens)
 
     def plan(self, dialogue: Dialogue) -> Plan:
         """The plan for a dialogue. Raises RefusedError where the template refuses it or its turns can't be shown."""
@@ -134,7 +164,13 @@ class Renderer:
 
     def official(self, dialogue: Dialogue) -> str:
         """What `tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)` gives."""
-        return render_chat(self._compiled, self._special_tokens, dialogue.chat(), dialogue.tools)
+        return self._official(dialogue.chat(), dialogue.tools)
+
+    def _official(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool = False
+    ) -> str:
+        given = in_parts(messages) if self.takes_parts else messages
+        return render_chat(self._compiled, self._special_tokens, given, tools, add_generation_prompt)
 
     def _check(self, plan: Plan, dialogue: Dialogue) -> None:
         try:
@@ -167,43 +203,12 @@ class Renderer:
         return leaf
 
 
-class _Marked:
-    """A marked rendering, and where its marks stand."""
-
-    def __init__(self, trace: Trace, text: str) -> None:
-        self.text = text
-        self._places: list[int] = []
-        self._owned: dict[int, list[int]] = {}  # message -> places of its marks
-        for place, mark in trace.marks(text):
-            self._places.append(place)
-            self._owned.setdefault(trace.slot_of(mark).message, []).append(place)
-
-    def owned(self, message: int) -> list[int]:
-        """Where the texts of a message stand."""
-        return self._owned.get(message, [])
-
-    def point(self, place: int) -> tuple[int, int]:
-        """A place as (literal, characters into it)."""
-        literal = bisect_left(self._places, place)
-        return literal, place - (self._places[literal - 1] + 1 if literal else 0)
-
-    def literal_after(self, place: int) -> str:
-        """The literal text from a place to the next mark."""
-        following = bisect_left(self._places, place)
-        return self.text[place : self._places[following] if following < len(self._places) else None]
-
-    def count(self, start: int, end: int) -> int:
-        """Marks between two places."""
-        return bisect_left(self._places, end) - bisect_left(self._places, start)
-
-
 class _Tracing:
     """One dialogue's renderings over stand-ins, and the search for its turns in them."""
 
     def __init__(self, renderer: Renderer, trace: Trace, dialogue: Dialogue) -> None:
         self._renderer, self._trace, self._dialogue = renderer, trace, dialogue
         self._messages = _with_stand_ins(trace, dialogue)
-        self._endings: list[str] = []  # found so far
 
     def plan(self) -> Plan:
         """Raises RefusedError."""
@@ -216,9 +221,9 @@ class _Tracing:
             raise RefusedError("template-refuses", f"the chat template says: {detail}") from error
         literals, slots = self._trace.pieces(whole)
         self._refuse_dropped(slots)
-        turns = [number for number, role in enumerate(self._dialogue.roles) if role == "assistant"]
-        marked = _Marked(self._trace, whole)
-        points = [marked.point(place) for number in turns for place in self._turn(marked, number)]
+        marked = Marked(self._trace, whole)
+        turns = self._turns(marked)
+        points = [marked.point(place) for turn in turns for place in (turn.start, turn.end, turn.next_start)]
         length = self._renderer._length
         return Plan(
             literals=literals,
@@ -226,89 +231,51 @@ class _Tracing:
             literal_lengths=np.array([length(literal) for literal in literals], dtype=np.int64),
             point_pieces=np.array([2 * literal for literal, _ in points], dtype=np.int64),
             point_offsets=np.array([length(literals[i][:offset]) for i, offset in points], dtype=np.int64),
-            turn_messages=turns,
+            turn_messages=[turn.message for turn in turns],
+            turn_trained=[turn.ended for turn in turns],
             num_controls=sum(literal.count(token) for literal in literals for token in self._renderer._control_tokens),
             plain=slots == [Slot(number, "content") for number in range(len(self._dialogue.roles))],
         )
 
-    def _turn(self, whole: _Marked, number: int) -> tuple[int, int, int]:
-        """Where in the rendering `whole` the targets of message `number` start and end, and what follows starts.
-
-        Where a conversation ends with this message, what the template writes after its last text, up to the last
-        control token, ends the turn; the same must follow that text in `whole`. An ending that was found for an earlier
-        turn and stands here too is taken as it is, so that long dialogues aren't rendered once a turn.
-        """
-        owned = whole.owned(number)
-        content_first = owned and self._starts_with_content(whole.text[owned[0]])
-        after_prompt = None if content_first else self._after_prompt(whole.text, number)
-        start = owned[0] if after_prompt is None else after_prompt
-        last = owned[-1] + 1 if owned else start
-        known = [ending for ending in self._endings if whole.text.startswith(ending, last)]
-        if len(known) != 1 or not content_first or "tool_calls" in self._messages[number]:
-            known = [self._ending(number, after_prompt)]
-            self._endings += [ending for ending in known if ending not in self._endings]
-        end = last + len(known[0])
-        if not whole.text.startswith(known[0], last):
-            raise RefusedError("turn-not-found", f"message {number + 1}: its end in the rendering can't be shown")
-        self._refuse_strangers(whole, start, end, number)
-        tail = whole.literal_after(end)
-        controls = [place for place in map(tail.find, self._renderer._control_tokens) if place >= 0]
-        return start, end, end + min(controls, default=0)
-
-    def _starts_with_content(self, mark: str) -> bool:
-        slot = self._trace.slot_of(mark)
-        return slot.field == "content" and all(method in _WHOLE for method, _, _ in slot.operations)
-
-    def _after_prompt(self, whole: str, number: int) -> int:
-        """Where the prompt that inference would build for message `number` ends in `whole`."""
-        prompt = self._render_or_none(self._messages[:number], add_generation_prompt=True)
-        if prompt is None or not whole.startswith(prompt):
-            raise RefusedError("turn-not-found", f"message {number + 1}: the rendering doesn't begin with its prompt")
-        return len(prompt)
-
-    def _ending(self, number: int, after_prompt: int | None) -> str:
-        """What ends the turn of message `number` after its last text, the end token included."""
-        until = self._render_or_none(self._messages[: number + 1])
-        if until is None:
-            raise RefusedError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        owned = _Marked(self._trace, until).owned(number)
-        if not owned and after_prompt is None:
-            raise RefusedError("turn-not-found", f"message {number + 1}: its text isn't in the rendering")
-        tail = until[owned[-1] + 1 if owned else after_prompt :]
-        ends = [tail.rfind(token) + len(token) for token in self._renderer._control_tokens if token in tail]
-        if not ends:
-            raise RefusedError("no-end-token", f"message {number + 1}: no control token ends its turn")
-        return tail[: max(ends)]
+    def _turns(self, whole: Marked) -> list[Turn]:
+        search = TurnSearch(
+            whole,
+            self._trace,
+            self._messages,
+            self._render_or_none,
+            self._renderer._control_tokens,
+            self._renderer._arguments,
+        )
+        try:
+            return search.turns()
+        except NoTurnError as error:
+            raise RefusedError(error.reason, str(error)) from error
 
     def _refuse_dropped(self, slots: list[Slot]) -> None:
         """Turn a dialogue away whose template leaves out a message's text."""
-        shown = {slot.message for slot in slots}
+        shown = {message for slot in slots for message in slot.messages()}
         for number in range(len(self._dialogue.roles)):
             if number not in shown and self._trace.ask(Slot(number, "content"), "filled"):
                 role = self._dialogue.roles[number]
                 raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out this {role} text")
 
-    def _refuse_strangers(self, whole: _Marked, start: int, end: int, number: int) -> None:
-        """Turn a dialogue away where a turn holds another message's text, or lacks its own texts or tool calls."""
-        turn = whole.text[start:end]
-        if whole.count(start, end) != len(whole.owned(number)):
-            raise RefusedError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
-        for call in self._messages[number].get("tool_calls", ()):
-            if call["function"]["name"] not in turn:
-                raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
-
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
+    def _render(
+        self, messages: list[dict[str, Any]], add_generation_prompt: bool = False, further: Mapping[str, Any] = _NONE
+    ) -> str:
         arguments: dict[str, Any] = {
             "tools": self._dialogue.tools,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
-        arguments |= {"messages": messages, **self._renderer._special_tokens}
+        given = in_parts(messages) if self._renderer.takes_parts else messages
+        arguments |= {"messages": given, **self._renderer._special_tokens, **further}
         return self._renderer._traced.render(self._trace, arguments)
 
-    def _render_or_none(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str | None:
+    def _render_or_none(
+        self, messages: list[dict[str, Any]], add_generation_prompt: bool, further: Mapping[str, Any]
+    ) -> str | None:
         try:
-            return self._render(messages, add_generation_prompt)
+            return self._render(messages, add_generation_prompt, further)
         except (UntraceableError, *TEMPLATE_ERRORS):
             return None
 

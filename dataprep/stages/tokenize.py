@@ -82,7 +82,10 @@ def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder) -
             rendered.refused[row] = refused
             continue
         trains = columns.trains
-        rendered.trained += [trains is None or trains[low + message] is not False for message in plan.turn_messages]
+        rendered.trained += [
+            ended and (trains is None or trains[low + message] is not False)
+            for message, ended in zip(plan.turn_messages, plan.turn_trained, strict=True)
+        ]
     return rendered
 
 
@@ -93,6 +96,7 @@ _DOCUMENT = Plan(
     point_pieces=np.empty(0, dtype=np.int64),
     point_offsets=np.empty(0, dtype=np.int64),
     turn_messages=[],
+    turn_trained=[],
     num_controls=0,
     plain=True,
 )
