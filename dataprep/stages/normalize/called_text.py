@@ -3,7 +3,7 @@
 | family | as it stands in the text |
 |---|---|
 | Hermes, Qwen2.5, Qwen3 | `<tool_call>{"name", "arguments"}</tool_call>`, one or several |
-| Qwen3-Coder | `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`; values are strings |
+| Qwen3-Coder | `<tool_call><function=NAME><parameter=KEY>TEXT</parameter></function></tool_call>`; values are texts |
 | Glaive | `<functioncall> {"name", "arguments"}`; the arguments may be JSON between single quotes |
 | Llama 3 | `<|python_tag|>{"name", "parameters"}` |
 | Mistral | `[TOOL_CALLS] [{"name", "arguments"}]`, `[TOOL_CALLS]NAME[ARGS]{…}` |

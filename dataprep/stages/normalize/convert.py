@@ -11,7 +11,8 @@ Which format a row has is decided by its keys alone, in this order; a key whose 
 5. `prompt` or `query`, and `response`: prompt-response;
 6. `dialog`, `turns` or `data` as a list of objects that are turns as in 2; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only, and not beside a `text`);
-7. `prompt` as an object with `text` and `replies`: oasst;
+7. `prompt` as an object with `text` and `replies`: oasst; `mapping` with nodes: chatgpt; `query`, `tools` and
+   `answers`: xlam;
 8. `input` and `output` as lists: parallel;
 9. a question and an answer under other names (below): question-answer (beside a `text` only if the answer is a string);
 10. `text`: text.
@@ -31,6 +32,7 @@ A row that is itself a list of strings may be anything: it is read only with --f
 from collections.abc import Callable
 from typing import Any
 
+from dataprep.stages.normalize import marked
 from dataprep.stages.normalize.answers import (
     ANSWER_KEYS,
     POST_KEYS,
@@ -38,10 +40,14 @@ from dataprep.stages.normalize.answers import (
     from_question_answer,
     is_question_answer,
 )
+from dataprep.stages.normalize.chatgpt_export import from_chatgpt_export, is_chatgpt_export
 from dataprep.stages.normalize.lists import from_alternating, from_parallel, holds_strings
+from dataprep.stages.normalize.marked_turns import may_be_marked, read_marks
+from dataprep.stages.normalize.media import MEDIA_KEYS, refuse_media
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.pairs import (
     PAIR_KEYS,
+    REASONING_COLUMNS,
     from_alpaca,
     from_marked_text,
     from_prompt_response,
@@ -52,9 +58,11 @@ from dataprep.stages.normalize.pairs import (
 from dataprep.stages.normalize.preference import from_preference, is_preference
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.normalize.tools import TOOL_KEYS
 from dataprep.stages.normalize.trees import from_oasst, is_tree
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
+    SYSTEM_KEYS,
     TURN_LISTS,
     Converted,
     Roles,
@@ -64,6 +72,7 @@ from dataprep.stages.normalize.turns import (
     holds_turns,
     turn_keys,
 )
+from dataprep.stages.normalize.xlam import from_xlam, is_xlam
 from schemas.errors import InputError
 
 FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
@@ -78,7 +87,10 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
     "question-answer": from_question_answer,
     "preference": from_preference,
     "oasst": from_oasst,
+    "chatgpt": from_chatgpt_export,
+    "xlam": from_xlam,
     "hh": from_marked_text,
+    "marked": marked.from_marked,
     "text": from_text,
 }
 
@@ -86,13 +98,15 @@ FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {
 KEYS = (
     *TURN_LISTS,
     *LATER_LISTS,
-    *("system", "tools", "functions", "instruction", "input", "output", "history"),
+    *(*SYSTEM_KEYS, *TOOL_KEYS, *MEDIA_KEYS, *REASONING_COLUMNS),
+    *("instruction", "input", "output", "history", "answers", "mapping", "current_node"),
     *("prompt", "query", "response", "chosen", "text"),
+    *(*marked.WHOLE_KEYS, *marked.PROMPT_KEYS, *marked.SYSTEM_KEYS),
     *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
 )
 
 # Only a row with one of these is looked at for the later formats, 6 to 9.
-_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt"))
+_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mapping"))
 _TARGETS = ("user", "assistant", "system", "tool")
 
 
@@ -121,6 +135,9 @@ def format_of(row: Any, settings: Settings) -> str:
 def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
     """Give a row's messages and tools. Raises TurnedAway for a row that can't become a conversation."""
     messages, tools = FORMATS[format_name](row, settings.roles)
+    if may_be_marked(messages, tools):
+        messages, tools = read_marks(messages, tools)
+    refuse_media(row, messages)
     for message in messages:
         if message[0] == "assistant" or message[0] == "text":
             return messages, tools
@@ -139,12 +156,16 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
             return _turns_format(row[key], default)
     if has_marks(row):
         return "hh"
+    if marked.find_marked_pair(row):
+        return "marked"
     if row.get("instruction") is not None and "output" in row:
         return "alpaca"
     if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
         return "prompt-response"
     if not _LATER_KEYS.isdisjoint(row) and (name := _later_format(row)):
         return name
+    if marked.find_whole(row):
+        return "marked"
     if row.get("text") is not None:
         return "text"
     found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
@@ -159,6 +180,10 @@ def _later_format(row: dict[str, Any]) -> str | None:
             return "alternating"
     if is_tree(row.get("prompt")):
         return "oasst"
+    if is_chatgpt_export(row):
+        return "chatgpt"
+    if is_xlam(row):
+        return "xlam"
     if isinstance(row.get("input"), list) and isinstance(row.get("output"), list):
         return "parallel"
     if is_question_answer(row) and (row.get("text") is None or any(type(row.get(key)) is str for key in ANSWER_KEYS)):
@@ -169,7 +194,9 @@ def _later_format(row: dict[str, Any]) -> str | None:
 def _turns_format(turns: object, default: str) -> str:
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
-        return "alternating" if isinstance(first, str) else default
+        if isinstance(first, str):
+            return "alternating"
+        return "marked" if marked.holds_dialogue(turns) else default
     if first.get("from") is not None:
         return "sharegpt" if "value" in first else _named_turns(first)
     if first.get("role") is not None:

@@ -11,6 +11,15 @@ from dataprep.stages.normalize.turns import Converted, Roles, turn_list, with_sy
 # Which keys a pair may carry, and the role of each, in the order of speaking.
 PAIR_KEYS = {"system": "system", "human": "user", "input": "user", "assistant": "assistant", "output": "assistant"}
 
+# The reasoning of a row's one answer; the first that holds words counts.
+REASONING_COLUMNS = (
+    *("reasoning_content", "reasoning", "thinking", "think", "thought"),
+    *("cot", "Complex_CoT", "complex_cot", "chain_of_thought"),
+)
+# What such a column may say instead: whether there is reasoning, not which.
+_SWITCHES = ("on", "off", "yes", "no", "true", "false", "none", "low", "medium", "high")
+_REASONING = frozenset(REASONING_COLUMNS)
+
 _MARK = re.compile(r"\n\n(Human|Assistant):")
 _MARK_ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -79,9 +88,14 @@ def has_marks(row: dict[str, Any]) -> bool:
 
 
 def asked(row: dict[str, Any], question: str, answer: object, answer_key: str) -> Converted:
-    """Give the conversation of a row's `history`, then a question and its answer, under the row's `system`."""
+    """Give the conversation of a row's `history`, then a question and its answer, under the row's `system`.
+
+    A column of reasoning beside them is that of the answer.
+    """
     messages = _history(row.get("history"))
-    messages += (("user", question), ("assistant", checked_answer(answer, answer_key)))
+    text = checked_answer(answer, answer_key)
+    reasoning = None if _REASONING.isdisjoint(row) else _reasoning(row)
+    messages += (("user", question), ("assistant", text) if reasoning is None else ("assistant", text, reasoning))
     return with_system(row, messages), tools_text(row.get("tools"))
 
 
@@ -92,6 +106,13 @@ def from_text(row: Any, roles: Roles) -> Converted:
     if not text or text.isspace():
         raise TurnedAway("no-content", "text is empty")
     return [("text", text)], None
+
+
+def _reasoning(row: dict[str, Any]) -> str | None:
+    texts = (row.get(key) for key in REASONING_COLUMNS)
+    return next(
+        (text for text in texts if type(text) is str and text.strip() and text.strip().lower() not in _SWITCHES), None
+    )
 
 
 def _pair(item: Any, number: int, num_pairs: int) -> list[Message]:

@@ -7,17 +7,21 @@ is also what finds the words for a row that is turned away. Order of roles is ke
 from collections.abc import Mapping
 from typing import Any
 
-from dataprep.stages.normalize.message import CALL, Message, checked_answer, checked_text, rich_message
+from dataprep.stages.normalize.message import CALL, Message, ToolCall, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.role_pairs import with_role_pair
-from dataprep.stages.normalize.tools import openai_calls, tools_text, written_calls
+from dataprep.stages.normalize.thinking import split_thinking
+from dataprep.stages.normalize.tools import openai_calls, row_tools, text_calls, written_calls
+from dataprep.stages.normalize.typed_parts import AnswerParts, answer_parts, holds_typed, result_messages
 
 # Where the list of turns may stand; the first that is not null counts.
 TURN_LISTS = ("messages", "conversations", "conversation", "dialogue")
 # Names that may stand for something else, too: they count where they hold a list, after all the others.
-LATER_LISTS = ("dialog", "turns", "data")
+LATER_LISTS = ("dialog", "turns", "data", "contents")
 ROLE_KEYS = ("from", "role", "speaker", "author")
-TEXT_KEYS = ("value", "content", "text", "utterance", "message")
+TEXT_KEYS = ("value", "content", "text", "utterance", "message", "parts")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
+SYSTEM_KEYS = ("system", "systemInstruction", "system_instruction")
 TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
 
 Roles = Mapping[str, str]
@@ -78,10 +82,12 @@ def holds_turns(value: object) -> bool:
 
 def with_system(row: Any, messages: list[Message]) -> list[Message]:
     """Put the row's own `system` text first, unless it is empty or the first message says the same."""
-    system = row.get("system") if isinstance(row, dict) else None
-    if system is None or system == "":
+    if not isinstance(row, dict):
         return messages
-    first = ("system", checked_text(system, "system"))
+    key = next((key for key in SYSTEM_KEYS if row.get(key) is not None), None)
+    if key is None or row[key] == "":
+        return messages
+    first = ("system", checked_text(row[key], key))
     return messages if messages and messages[0][:2] == first else [first, *messages]
 
 
@@ -92,10 +98,7 @@ def read_turns(turns: list[Any], roles: Roles) -> list[Message]:
 
 def _from_turns(row: Any, roles: Roles, role_key: str, text_key: str) -> Converted:
     messages = _messages(turn_list(row), roles, role_key, text_key)
-    if isinstance(row, list):
-        return messages, None
-    tools = row.get("tools")
-    return with_system(row, messages), tools_text(tools if tools is not None else row.get("functions"))
+    return with_system(row, messages), row_tools(row)
 
 
 def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message]:
@@ -107,7 +110,8 @@ def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> l
     if paired is not roles:
         messages = _plain_turns(turns, paired, role_key, text_key)
     if messages is None:
-        messages = [_turn(turn, number, paired, role_key, text_key) for number, turn in enumerate(turns, 1)]
+        read = (_turn(turn, number, paired, role_key, text_key) for number, turn in enumerate(turns, 1))
+        messages = [message for turn_messages in read for message in turn_messages]
     return messages
 
 
@@ -125,28 +129,51 @@ def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -
     return messages
 
 
-def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) -> Message:
+def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) -> list[Message]:
+    """Read a turn: one message, or several where its parts are results of tools."""
     where = f"message {number}"
     if not isinstance(turn, dict):
         raise TurnedAway("bad-message", f"{where} is {kind_of(turn)}, expected an object")
     role = _role(turn, where, roles, role_key)
     train = _train_flag(turn, where)
-    if role == CALL:
-        return rich_message("assistant", "", tool_calls=written_calls(turn.get(text_key), where), train=train)
-    name, call_id = _text_or_none(turn, "name", where), _text_or_none(turn, "tool_call_id", where)
-    if role != "assistant":
-        content = checked_text(turn.get(text_key), where)
-        return rich_message(role, content, name=name, tool_call_id=call_id, train=train)
-    reasoning = _text_or_none(turn, "reasoning_content", where) or _text_or_none(turn, "reasoning", where) or None
-    calls = _calls(turn, where)
     value = turn.get(text_key)
-    if calls or reasoning:
-        content = "" if value is None else checked_text(value, where)
-    else:
-        content = checked_answer(value, where)
-    return rich_message(
-        role, content, reasoning=reasoning, tool_calls=calls, name=name, tool_call_id=call_id, train=train
-    )
+    if role == CALL:
+        return [_call_message(value, where, train)]
+    name, call_id = _text_or_none(turn, "name", where), _text_or_none(turn, "tool_call_id", where)
+    if role == "assistant":
+        return [_answer(turn, value, where, name=name, tool_call_id=call_id, train=train)]
+    if holds_typed(value):
+        return result_messages(role, value, where, train)
+    return [rich_message(role, checked_text(value, where), name=name, tool_call_id=call_id, train=train)]
+
+
+def _answer(turn: dict[str, Any], value: Any, where: str, **more: Any) -> Message:
+    parts = answer_parts(value, where) if holds_typed(value) else AnswerParts()
+    reasoning = _reasoning(turn, where) or "\n\n".join(parts.reasoning) or None
+    calls = _calls(turn, where) or tuple(parts.calls) or None
+    if holds_typed(value):
+        value = "".join(parts.texts)
+    if value is None and calls:
+        value = ""
+    content = checked_text(value, where) if calls else checked_answer(value, where)
+    return rich_message("assistant", content, reasoning=reasoning, tool_calls=calls, **more)
+
+
+def _call_message(value: Any, where: str, train: bool | None) -> Message:
+    """Read a message that is a call: JSON, alone or after reasoning, or text with a mark."""
+    reasoning, marked = None, None
+    if isinstance(value, str):
+        reasoning, value = split_thinking(value, where) or (None, value)
+        marked = text_calls(value, where)
+    content, calls = marked or ("", written_calls(value, where))
+    return rich_message("assistant", content, reasoning=reasoning, tool_calls=calls, train=train)
+
+
+def _reasoning(turn: dict[str, Any], where: str) -> str | None:
+    for key in REASONING_KEYS:
+        if not isinstance(turn.get(key), bool) and (text := _text_or_none(turn, key, where)):
+            return text
+    return None
 
 
 def _role(turn: dict[str, Any], where: str, roles: Roles, role_key: str) -> str:
@@ -164,7 +191,7 @@ def _role(turn: dict[str, Any], where: str, roles: Roles, role_key: str) -> str:
     return role
 
 
-def _calls(turn: dict[str, Any], where: str) -> Any:
+def _calls(turn: dict[str, Any], where: str) -> tuple[ToolCall, ...] | None:
     if turn.get("tool_calls") is not None:
         return openai_calls(turn["tool_calls"], where)
     single = turn.get("function_call")

@@ -1,0 +1,110 @@
+"""Messages of any format in, the same with what stands between marks in its own field: reasoning, calls, tools.
+
+Only assistant, tool and system texts are looked into. A user's text is touched in one case: it follows a call and holds
+nothing but the results, as Hermes and Glaive write them.
+"""
+
+import re
+from typing import Any
+
+from dataprep.stages.normalize.called_text import text_calls
+from dataprep.stages.normalize.message import Message, ToolCall, rich_message
+from dataprep.stages.normalize.react import react_call
+from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.normalize.system_tools import may_hold_tools, same_tools, split_tools
+from dataprep.stages.normalize.thinking import split_thinking
+
+_RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.DOTALL)
+_GLAIVE_RESPONSE = "FUNCTION RESPONSE:"
+
+
+def may_be_marked(messages: list[Message], tools: str | None) -> bool:
+    """Tell quickly whether a conversation may hold marks; those without a "<" count only where there are tools."""
+    if tools is not None:
+        return True
+    for message in messages:
+        role = message[0]
+        if role != "user" and (
+            "<" in message[1] or role == "tool" or (role == "system" and may_hold_tools(message[1]))
+        ):
+            return True
+    return messages[-1][1].startswith("[TOOL_CALLS]") if messages else False
+
+
+def read_marks(messages: list[Message], tools: str | None) -> tuple[list[Message], str | None]:
+    """Give messages and tools with all marks read. Raises TurnedAway for marks that don't close or hold no JSON."""
+    messages, tools = _without_tools(messages, tools)
+    read: list[Message] = []
+    called = False
+    for number, message in enumerate(messages, 1):
+        role = message[0]
+        if role == "assistant":
+            message = _answer(message, messages, number)
+            called = _part(message, 3) is not None
+            read.append(message)
+        elif role == "tool" or (role == "user" and called):
+            read += _results(message)
+            called = read[-1][0] == "tool"
+        else:
+            read.append(message)
+    return read, tools
+
+
+def _without_tools(messages: list[Message], tools: str | None) -> tuple[list[Message], str | None]:
+    first = messages[0]
+    split = split_tools(first[1]) if first[0] == "system" and may_hold_tools(first[1]) else None
+    if split is None or (tools is not None and not same_tools(tools, split[1])):
+        return messages, tools
+    own = [("system", split[0], *first[2:])] if split[0] else []
+    return [*own, *messages[1:]], tools if tools is not None else split[1]
+
+
+def _answer(message: Message, messages: list[Message], number: int) -> Message:
+    where = f"message {number}"
+    text = message[1]
+    reasoning, calls = _part(message, 2), _part(message, 3)
+    thought = split_thinking(text, where)
+    if thought is not None:
+        reasoning, text = _one_reasoning(reasoning, thought[0], where), thought[1]
+    if calls is None:
+        called = text_calls(text, where) or react_call(text, messages, number)
+        if called is not None:
+            text, calls = called
+    if text == message[1] and calls is None:
+        return message
+    if calls is None and not text.strip():
+        raise TurnedAway("empty-assistant-turn", f"{where} has reasoning and no answer after it")
+    return _with(message, text, reasoning, calls)
+
+
+def _one_reasoning(given: str | None, marked: str | None, where: str) -> str | None:
+    if given is None or marked is None or given.strip() == marked.strip():
+        return marked or given
+    raise TurnedAway("bad-message", f"{where} has two reasonings: one in a field, another in its text")
+
+
+def _results(message: Message) -> list[Message]:
+    """Read a message that is nothing but results as one tool message for each; any other is given back."""
+    text = message[1]
+    if text.lstrip().startswith(_GLAIVE_RESPONSE):
+        found = [text.lstrip().removeprefix(_GLAIVE_RESPONSE).strip()]
+    else:
+        found, end = [], 0
+        while response := _RESPONSE.match(text, end):
+            found.append(response[1])
+            end = response.end()
+        if not found or end < len(text):
+            return [message]
+    if len(found) == 1:
+        return [("tool", found[0], *message[2:])]
+    train = _part(message, 6)
+    return [rich_message("tool", text, name=_part(message, 4), train=train) for text in found]
+
+
+def _with(message: Message, text: str, reasoning: str | None, calls: tuple[ToolCall, ...] | None) -> Message:
+    more = {"name": _part(message, 4), "tool_call_id": _part(message, 5), "train": _part(message, 6)}
+    return rich_message("assistant", text, reasoning=reasoning, tool_calls=calls, **more)
+
+
+def _part(message: Message, place: int) -> Any:
+    return message[place] if len(message) > place else None
