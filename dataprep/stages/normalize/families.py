@@ -1,9 +1,9 @@
 """Families of speaker marks: how each writes who speaks in a dialogue that is one string. Tables only.
 
-A family is a pattern whose group 1 is the speaker's name, the part each name plays, and the tokens that may end a turn.
-Parts are roles, or one of these: `more` is joined to the question before it, `thoughts` become the next answer's
-reasoning, `commands` are calls in no known notation. No pattern begins or ends with white space without bound: what
-stands around a mark is stripped from the pieces between marks, in linear time.
+A family is a pattern whose last group is the speaker's name, the part that each name plays, and the tokens that may end
+a turn. Parts are roles, or one of these: `more` is joined to the question before it, `thoughts` become the next
+answer's reasoning, `commands` are calls in no known notation. White space around a mark is no part of its pattern: it
+is stripped from the pieces between marks, in linear time.
 """
 
 import re
@@ -183,7 +183,9 @@ def line_family(pair: tuple[str, str]) -> Family:
     names = "|".join(name.upper() if len(name) == 1 else f"(?i:{name})" for name in parts)
     return Family(
         label="/".join(_shown(name) for name in pair),
-        mark=re.compile(rf"^[ \t]{{0,3}}(?:\*\*|\[)?({names})(?:\*\*|\])?[ \t]?[:：](?:\*\*)?", re.MULTILINE),
+        mark=re.compile(
+            rf"^[ \t]{{0,3}}(\*\*)?\[?({names})\]?(?(1)(?:\*\*[ \t]?[:：]|[ \t]?[:：]\*\*)|[ \t]?[:：])", re.MULTILINE
+        ),
         parts=parts,
         ends=("</s>", _END),
         strict=pair in _QUESTIONS,

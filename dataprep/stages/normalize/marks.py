@@ -108,8 +108,9 @@ def _split(text: str, prelude: str, family: Family) -> Dialogue:
     turns = [Turn(name="", part="system", text=prelude)] if prelude and prelude not in PREAMBLES else []
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=True):
-        part = family.parts.get("".join(mark[1].split()).lower(), "")
-        turns.append(Turn(name=mark[1], part=part, text=without_ends(text[mark.end() : end], family)))
+        name = mark.groups()[-1]
+        part = family.parts.get("".join(name.split()).lower(), "")
+        turns.append(Turn(name=name, part=part, text=without_ends(text[mark.end() : end], family)))
     if turns[-1].part == "user" and not turns[-1].text:
         turns.pop()
     is_open = bool(turns) and turns[-1].part == "assistant" and not turns[-1].text
