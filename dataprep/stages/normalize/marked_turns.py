@@ -12,7 +12,7 @@ from dataprep.stages.normalize.message import Message, ToolCall, rich_message
 from dataprep.stages.normalize.react import react_call
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.system_tools import may_hold_tools, same_tools, split_tools
-from dataprep.stages.normalize.thinking import split_thinking
+from dataprep.stages.normalize.thinking import require_answer, split_thinking
 
 _RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.DOTALL)
 _GLAIVE_RESPONSE = "FUNCTION RESPONSE:"
@@ -72,8 +72,8 @@ def _answer(message: Message, messages: list[Message], number: int) -> Message:
             text, calls = called
     if text == message[1] and calls is None:
         return message
-    if calls is None and not text.strip():
-        raise TurnedAway("empty-assistant-turn", f"{where} has reasoning and no answer after it")
+    if reasoning is not None and calls is None:
+        require_answer(text, where)
     return _with(message, text, reasoning, calls)
 
 

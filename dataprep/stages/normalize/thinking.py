@@ -36,6 +36,12 @@ def split_thinking(text: str, where: str) -> tuple[str | None, str] | None:
     return _trimmed(text[opening.end() : end]), _solution(rest) if tag == "<|begin_of_thought|>" else rest
 
 
+def require_answer(text: str, where: str) -> None:
+    """Turn away an answer of reasoning alone: it would teach to think and stop."""
+    if not text or text.isspace():
+        raise TurnedAway("empty-assistant-turn", f"{where} has reasoning and no answer after it")
+
+
 def _without_opening(text: str) -> tuple[str | None, str] | None:
     if text.count("</think>") != 1 or "<think>" in text:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from dataprep.stages.normalize.message import CALL, Message, ToolCall, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.role_pairs import with_role_pair
-from dataprep.stages.normalize.thinking import split_thinking
+from dataprep.stages.normalize.thinking import require_answer, split_thinking
 from dataprep.stages.normalize.tools import openai_calls, row_tools, text_calls, written_calls
 from dataprep.stages.normalize.typed_parts import AnswerParts, answer_parts, holds_typed, result_messages
 
@@ -153,9 +153,9 @@ def _answer(turn: dict[str, Any], value: Any, where: str, **more: Any) -> Messag
     calls = _calls(turn, where) or tuple(parts.calls) or None
     if holds_typed(value):
         value = "".join(parts.texts)
-    if value is None and calls:
-        value = ""
-    content = checked_text(value, where) if calls else checked_answer(value, where)
+    content = checked_answer(value, where)
+    if reasoning is not None and calls is None:
+        require_answer(content, where)
     return rich_message("assistant", content, reasoning=reasoning, tool_calls=calls, **more)
 
 
