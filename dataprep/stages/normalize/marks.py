@@ -23,7 +23,7 @@ PRELUDE_CHARACTERS = 4096
 _START = re.compile(
     r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|\[gMASK\] ?<sop>|<｜begin▁of▁sentence｜>)\s*)?"
 )
-_LABEL = re.compile(r"[*\[]{0,2}([^\W_][\w-]{0,15}(?: [\w-]{1,12})?)[*\]]{0,2}[ \t]?[:：]")
+_LABEL = re.compile(r"[*\[]{0,2}([^\W_][\w-]{0,15}+(?: [\w-]{1,12}+)?+)[*\]]{0,2}[ \t]?[:：]")
 _LABELS = re.compile(r"^[ \t]{0,3}[*\[]{0,2}([^\W\d_][\w .'’-]{0,19})[*\]]{0,2}[ \t]?[:：](?!//)", re.MULTILINE)
 _WITH_PRELUDE = tuple(family for family in (*TAGS, *VICUNA) if family.hint)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
@@ -93,7 +93,7 @@ def _candidates(text: str) -> Iterator[Dialogue]:
         families = [*(TAGS if is_tag else ()), *(VICUNA if pairs else ()), *families]
         yield from (_split(body, "", family) for family in families if family.mark.match(body))
     head = text[start : start + PRELUDE_CHARACTERS]
-    if not ("<" in head or "#" in head or "[" in head or "USER:" in head):
+    if not ("<" in head or "###" in head or "[" in head or "USER:" in head):
         return
     for family in _WITH_PRELUDE:
         mark = family.mark.search(head) if family.hint in head else None
