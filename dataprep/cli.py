@@ -18,6 +18,7 @@ _EPILOG = """\
   dataprep tokenize --model Qwen/Qwen3-4B   # ids, masks and packed shards in cache/shards
   dataprep inspect cache/                   # see the tokens that are trained on
   dataprep verify cache/                    # prove ids and masks anew
+  dataprep report cache/                    # one page that shows what is in it
 """
 _INPUTS = (
     "files, folders or globs: .jsonl, .json, .csv, .tsv, .txt (also as .gz, .bz2, .xz, .zst), .parquet, .arrow; "
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokenize(commands, raw)
     _add_inspect(commands, raw)
     _add_verify(commands, raw)
+    _add_report(commands, raw)
     return parser
 
 
@@ -170,6 +172,23 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     command.set_defaults(run=_verify)
 
 
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "report",
+        help="one page that shows what is in a cache",
+        description="Write one HTML page, to be opened in any browser without a network: where rows and tokens went, "
+        "lengths, what truncation would cost, packing, sources, and samples to look through, token by token.",
+        epilog="example: dataprep report cache/ --out report.html",
+        formatter_class=raw,
+    )
+    command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("--out", type=Path, metavar="FILE", help="default: CACHE/report.html")
+    command.add_argument(
+        "--samples", type=int, default=200, metavar="N", help="conversations, and rows turned away, to show (200)"
+    )
+    command.set_defaults(run=_report)
+
+
 def _normalize(arguments: argparse.Namespace) -> int:
     from dataprep.choices import Choices
     from dataprep.normalize import normalize_corpus, retry_quarantine
@@ -254,6 +273,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     report = verify_cache(arguments.cache, arguments.sample)
     print(report.text())
     return 0 if report.sound else 1
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from dataprep.report.write import write_report
+
+    samples = _checked(arguments.samples >= 0, arguments.samples, "--samples", "0 or more")
+    print(write_report(arguments.cache, arguments.out, samples))
+    return 0
 
 
 if __name__ == "__main__":
