@@ -157,6 +157,7 @@ def test_moss_leaves_out_what_is_none_and_keeps_thoughts_as_reasoning() -> None:
     assert read(moss())[1] == [BE, *HELLO]
     assert read(moss(thoughts="A greeting."))[1] == [BE, ("user", "Hello"), ("assistant", "Hi", "A greeting.")]
     assert read({"plain_text": "[Human]: Hello<eoh> [MOSS]: Hi<eoa>", "prefix": "Be brief."})[1] == [BE, *HELLO]
+    assert read({"text": "User: Hello\nAssistant: Hi", "prefix": "Be brief."})[1] == HELLO
 
 
 def test_a_command_of_moss_is_no_json_and_is_turned_away() -> None:
@@ -419,6 +420,23 @@ def test_no_text_breaks_the_reader(pieces: list[str]) -> None:
 
 def holds_end(family: Family, pairs: list[tuple[str, str]]) -> bool:
     return any(end in text for end in family.ends for pair in pairs for text in pair)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *[("Student", "Teacher"), ("caller", "operator"), ("学生", "老师"), ("提问者", "回答者"), ("客户", "销售")],
+        *[("Client:", "Therapist:"), (" user ", " bot "), ("[User]", "[Assistant]"), ("用户：", "助手：")],
+    ],
+)
+def test_names_of_speakers_may_be_decorated(pair: tuple[str, str]) -> None:
+    turns = [{"role": "System:", "content": "Be brief."}, *({"role": name, "content": name} for name in pair)]
+    assert read({"dialogue": turns})[1] == [BE, ("user", pair[0]), ("assistant", pair[1])]
+
+
+def test_numbered_speakers_are_not_guessed() -> None:
+    turns = [{"speaker": "speaker_1", "text": "Hello"}, {"speaker": "speaker_2", "text": "Hi"}]
+    assert turned_away({"dialogue": turns}).reason == "unknown-role"
 
 
 def messages_of(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

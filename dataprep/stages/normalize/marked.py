@@ -27,7 +27,7 @@ WHOLE_KEYS = (
 # Where a dialogue may stand that waits for its answer, and where that answer may be.
 PROMPT_KEYS = ("prompt", "instruction", "query", "question", "input")
 ANSWER_KEYS = ("response", "answer", "completion", "output", "chosen")
-# Names of the system text beside such a string, MOSS's two among them.
+# Names of the system text beside such a string; the last two are MOSS's.
 SYSTEM_KEYS = ("system", "meta_instruction", "prefix")
 
 _NOTHING = ("none", "none.", "")
@@ -61,7 +61,7 @@ def from_marked(row: Any, roles: Roles) -> Converted:
         if dialogue.is_open:
             answer, turns = without_ends(answer, dialogue.family), turns[:-1]
         messages = [*_messages(turns, roles), ("assistant", answer)]
-    return _with_system(row, messages), row_tools(row)
+    return _with_system(row, messages, dialogue), row_tools(row)
 
 
 def find_marked(row: dict[str, Any]) -> Found | None:
@@ -155,8 +155,9 @@ def _role(turn: Turn, roles: Roles, where: str) -> str:
     return role
 
 
-def _with_system(row: dict[str, Any], messages: list[Message]) -> list[Message]:
-    key = next((key for key in SYSTEM_KEYS if row.get(key)), None)
+def _with_system(row: dict[str, Any], messages: list[Message], dialogue: Dialogue) -> list[Message]:
+    keys = SYSTEM_KEYS if "MOSS" in dialogue.family.label else SYSTEM_KEYS[:1]
+    key = next((key for key in keys if row.get(key)), None)
     if key is None:
         return messages
     text = checked_text(row[key], key)
