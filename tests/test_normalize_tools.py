@@ -241,18 +241,20 @@ def test_tools_may_stand_under_several_keys_and_as_a_list_of_texts(key: str) -> 
     )
 
 
-def test_a_react_call_is_read_where_a_tool_answers_and_nothing_asks_for_the_style() -> None:
+def test_a_react_call_is_read_where_there_are_tools_one_answers_and_nothing_asks_for_the_style() -> None:
     text = 'Thought: I need the area.\nAction: area\nAction Input: {"side":1.0}\nObservation:'
     rest = (("tool", "1.0"), ("assistant", "It is 1."))
-    assert converted(("user", "Area?"), ("assistant", text), *rest)[0] == [
+    tools = [{"name": "area"}]
+    assert converted(("user", "Area?"), ("assistant", text), *rest, tools=tools)[0] == [
         ("user", "Area?"),
         ("assistant", "I need the area.", None, AREA),
         *rest,
     ]
     prompted = (("user", "Answer as Thought, Action, Action Input."), ("assistant", text), *rest)
-    assert converted(*prompted)[0] == list(prompted)
+    assert converted(*prompted, tools=tools)[0] == list(prompted)
     alone = (("user", "Area?"), ("assistant", text))
-    assert converted(*alone)[0] == list(alone)
+    assert converted(*alone, tools=tools)[0] == list(alone)
+    assert converted(*alone, *rest)[0] == [*alone, *rest]
 
 
 def test_sharegpt_calls_may_carry_marks_and_reasoning() -> None:

@@ -39,6 +39,8 @@ def text_calls(text: str, where: str) -> tuple[str, tuple[ToolCall, ...]] | None
 
     `where` begins the detail of a row that is turned away.
     """
+    if "<tool_call>" not in text and "<func" not in text and "<|pyth" not in text and "[TOOL_CALLS]" not in text:
+        return None
     opening = next((mark for mark in _OPENING.finditer(text) if not _quoted(text, mark.start())), None)
     if opening is None:
         return None

@@ -23,12 +23,12 @@ def may_be_marked(messages: list[Message], tools: str | None) -> bool:
     if tools is not None:
         return True
     for message in messages:
-        role = message[0]
-        if role != "user" and (
-            "<" in message[1] or role == "tool" or (role == "system" and may_hold_tools(message[1]))
-        ):
+        if message[0] != "user" and "<" in message[1]:
             return True
-    return messages[-1][1].startswith("[TOOL_CALLS]") if messages else False
+    if not messages:
+        return False
+    first = messages[0]
+    return (first[0] == "system" and may_hold_tools(first[1])) or messages[-1][1].startswith("[TOOL_CALLS]")
 
 
 def read_marks(messages: list[Message], tools: str | None) -> tuple[list[Message], str | None]:
@@ -39,9 +39,8 @@ def read_marks(messages: list[Message], tools: str | None) -> tuple[list[Message
     for number, message in enumerate(messages, 1):
         role = message[0]
         if role == "assistant":
-            message = _answer(message, messages, number)
-            called = _part(message, 3) is not None
-            read.append(message)
+            read.append(_answer(messages, number, tools is not None))
+            called = _part(read[-1], 3) is not None
         elif role == "tool" or (role == "user" and called):
             read += _results(message)
             called = read[-1][0] == "tool"
@@ -59,15 +58,15 @@ def _without_tools(messages: list[Message], tools: str | None) -> tuple[list[Mes
     return [*own, *messages[1:]], tools if tools is not None else split[1]
 
 
-def _answer(message: Message, messages: list[Message], number: int) -> Message:
-    where = f"message {number}"
+def _answer(messages: list[Message], number: int, has_tools: bool) -> Message:
+    message, where = messages[number - 1], f"message {number}"
     text = message[1]
     reasoning, calls = _part(message, 2), _part(message, 3)
     thought = split_thinking(text, where)
     if thought is not None:
         reasoning, text = _one_reasoning(reasoning, thought[0], where), thought[1]
     if calls is None:
-        called = text_calls(text, where) or react_call(text, messages, number)
+        called = text_calls(text, where) or (react_call(text, messages, number) if has_tools else None)
         if called is not None:
             text, calls = called
     if text == message[1] and calls is None:

@@ -1,7 +1,7 @@
 """Calls in the ReAct style of Qwen's first models: `Thought: …`, `Action: NAME`, `Action Input: {…}`, `Observation:`.
 
-It is read only where nothing about it is in doubt: a tool message follows, and no earlier text asks for the style (a
-prompt that does would contradict a structured call). Elsewhere it stays text.
+It is read only where nothing about it is in doubt: the row has tools, a tool message follows, and no earlier text asks
+for the style (a prompt that does would contradict a structured call). Elsewhere it stays text.
 """
 
 import re
@@ -18,7 +18,7 @@ _REACT = re.compile(
 
 
 def react_call(text: str, messages: list[Message], number: int) -> tuple[str, tuple[ToolCall, ...]] | None:
-    """Give the thought, as content, and the call of message `number`; None where it is in doubt."""
+    """Give the thought, as content, and the call of message `number` in a row with tools; None in doubt."""
     if "Action Input:" not in text or number == len(messages) or messages[number][0] != "tool":
         return None
     if any("Action Input" in message[1] for message in messages[:number] if message[0] in ("system", "user")):

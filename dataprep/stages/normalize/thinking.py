@@ -24,7 +24,7 @@ def split_thinking(text: str, where: str) -> tuple[str | None, str] | None:
     """
     opening = _OPENING.match(text)
     if opening is None:
-        return _without_opening(text)
+        return _without_opening(text) if "</think>" in text else None
     tag = opening[1]
     close = _TAGS.get(tag) or _LOOSE_TAGS[tag]
     end = text.find(close, opening.end())
