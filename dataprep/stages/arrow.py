@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataprep.stages.inputs import RawFile, Segment
+from dataprep.stages.raw import RawFile, Segment
 from schemas.errors import InputError
 
 _MAGIC = b"ARROW1"
@@ -57,23 +57,28 @@ def _segment(file: RawFile, begin: tuple[int, int], first_row: int, rows: int, t
     return Segment(file=file, kind="arrow", start=begin[0], end=begin[1], first_row=first_row, rows=rows, bytes=share)
 
 
+def opened_batches(source: pa.NativeFile, first: int) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an open Arrow file or stream from number `first` on."""
+    is_file = source.read(len(_MAGIC)) == _MAGIC
+    source.seek(0)
+    if is_file:
+        reader = pa.ipc.open_file(source)
+        for index in range(first, reader.num_record_batches):
+            yield _valid(reader.get_batch(index))
+        return
+    stream = pa.ipc.open_stream(source)
+    for index in count():
+        try:
+            batch = stream.read_next_batch()
+        except StopIteration:
+            return
+        if index >= first:
+            yield _valid(batch)
+
+
 def _batches(path: Path, first: int) -> Iterator[pa.RecordBatch]:
-    with path.open("rb") as raw:
-        is_file = raw.read(len(_MAGIC)) == _MAGIC
     with pa.memory_map(str(path)) as source:
-        if is_file:
-            reader = pa.ipc.open_file(source)
-            for index in range(first, reader.num_record_batches):
-                yield _valid(reader.get_batch(index))
-        else:
-            stream = pa.ipc.open_stream(source)
-            for index in count():
-                try:
-                    batch = stream.read_next_batch()
-                except StopIteration:
-                    return
-                if index >= first:
-                    yield _valid(batch)
+        yield from opened_batches(source, first)
 
 
 def _valid(batch: pa.RecordBatch) -> pa.RecordBatch:

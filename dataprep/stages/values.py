@@ -24,6 +24,17 @@ def value_of(data: bytes) -> Any:
     return _second_reading(data) if _may_hold_numbers(data) and _LONG_NUMBER.search(data) else value
 
 
+def values_of(data: bytes) -> list[Any] | None:
+    """Read values with commas between them all at once; None where they must be read one by one, as value_of does."""
+    if _may_hold_numbers(data) and _LONG_NUMBER.search(data):
+        return None
+    try:
+        values: list[Any] = orjson.loads(b"[%b]" % data)
+    except ValueError:
+        return None
+    return values
+
+
 def bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
     """Say what is wrong with bytes that are not UTF-8."""
     if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
