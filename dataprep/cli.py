@@ -135,9 +135,21 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
     )
     command.add_argument(
-        "--val-fraction", type=float, default=0.0, metavar="F", help="part held out for evaluation (default: 0)"
+        "--val-fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="part held out for evaluation, by a hash of content, some of every source (default: 0)",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of examples (default: 0)")
+    command.add_argument(
+        "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
+    )
+    command.add_argument(
+        "--recipe", type=Path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
+    )
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
+    )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     command.set_defaults(run=_tokenize)
 
@@ -232,20 +244,25 @@ def _role(text: str) -> tuple[str, str]:
 def _tokenize(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the encoder's threads
     from dataprep.build import tokenize_corpus
+    from dataprep.recipe import agreed_seed, read_recipe
     from dataprep.tokenize_summary import tokenize_summary
     from schemas.manifest import PackOptions
 
     started = time.monotonic()
+    if arguments.seed is not None:
+        _checked(arguments.seed >= 0, arguments.seed, "--seed", "0 or more")
+    recipe = read_recipe(arguments.recipe) if arguments.recipe else None
     options = PackOptions(
         seq_len=_checked(arguments.seq_len >= 8, arguments.seq_len, "--seq-len", "8 or more"),
         overflow=arguments.overflow,
         val_fraction=_checked(0 <= arguments.val_fraction < 1, arguments.val_fraction, "--val-fraction", "in [0, 1)"),
-        seed=_checked(arguments.seed >= 0, arguments.seed, "--seed", "0 or more"),
+        val_sources=sorted(set(arguments.val_source)),
+        seed=agreed_seed(recipe, arguments.seed),
     )
     workers = arguments.workers
     if workers is not None:
         _checked(workers >= 1, workers, "--workers", "1 or more")
-    built = tokenize_corpus(arguments.cache, arguments.model, options, workers)
+    built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
 
