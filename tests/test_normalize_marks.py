@@ -47,6 +47,7 @@ def turned_away(row: object, format_name: str | None = None) -> TurnedAway:
         "Human: Hello\nAssistant: Hi\nHuman: Bye\nAssistant: So long\n",
         "User: Hello\r\nAssistant: Hi\r\nUser: Bye\r\nAssistant: So long\r\n",
         "user: Hello\nbot: Hi\nuser: Bye\nbot: So long",
+        "human: Hello\nassistant: Hi\nhuman: Bye\nassistant: So long",
         "Human:Hello\nAI:Hi\nHuman:Bye\nAI:So long",
         "**User:** Hello\n\n**Assistant:** Hi\n\n**User:** Bye\n\n**Assistant:** So long",
         "**User**: Hello\n**Bot**: Hi\n**User**: Bye\n**Bot**: So long",
@@ -259,6 +260,20 @@ def test_text_between_marks_is_kept_and_end_tokens_count_at_the_end_only() -> No
         ("user", "a </s> b\n\n\n c"),
         ("assistant", "```\n  x\n```"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant"),
+    [("Is it hot?", "No."), ("It hurts here.", "Rest a while."), ("It hurts when I walk up the stairs", "x" * 30)],
+)
+def test_a_single_exchange_of_names_that_forms_have_too_must_sound_like_speech(user: str, assistant: str) -> None:
+    assert messages(f"Patient: {user}\nDoctor: {assistant}") == [("user", user), ("assistant", assistant)]
+    assert read({"text": f"Patient: {user}\nDoctor: {assistant}\nRoom: 4"})[0] == "text"
+
+
+def test_a_single_exchange_of_user_and_assistant_need_not() -> None:
+    assert messages("user: Hello\nassistant: Hi") == HELLO
+    assert messages("User: Hello\nAssistant: Hi\nNote: x\nNote: y") == [HELLO[0], ("assistant", "Hi\nNote: x\nNote: y")]
 
 
 def test_bold_type_in_a_text_is_no_part_of_its_mark() -> None:

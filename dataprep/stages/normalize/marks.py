@@ -19,6 +19,7 @@ from dataprep.stages.normalize.role_pairs import plain_name
 
 WHITE = " \t\r\n"
 PRELUDE_CHARACTERS = 4096
+REMEMBERED_CHARACTERS = 1 << 16
 
 _START = re.compile(
     r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|\[gMASK\] ?<sop>|<｜begin▁of▁sentence｜>)\s*)?"
@@ -28,8 +29,8 @@ _LABELS = re.compile(r"^[ \t]{0,3}[*\[]{0,2}([^\W\d_][\w .'’-]{0,19})[*\]]{0,2
 _WITH_PRELUDE = tuple(family for family in (*TAGS, *VICUNA) if family.hint)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _SENTENCE_ENDS = tuple('.!?…。！？~～)”"')
-_QUESTION_ENDS = ("?", "？")
-_SHORT_SPEECH = 10  # characters: shorter texts, such as a name in a form, may end in a full stop, too
+_SENTENCE = 10  # characters: shorter texts, such as a name in a form, may end in a full stop, too
+_SPEECH = 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +103,12 @@ def _candidates(text: str) -> Iterator[Dialogue]:
             yield _split(text[start + mark.start() :], prelude, family)
 
 
-@lru_cache(maxsize=4)  # what finds a row's format asks first, what converts the row asks again
 def _split(text: str, prelude: str, family: Family) -> Dialogue:
+    # What finds a row's format asks first, what converts the row asks again.
+    return (_remembered if len(text) < REMEMBERED_CHARACTERS else _pieces)(text, prelude, family)
+
+
+def _pieces(text: str, prelude: str, family: Family) -> Dialogue:
     marks = list(family.mark.finditer(text))
     turns = [Turn(name="", part="system", text=prelude)] if prelude and prelude not in PREAMBLES else []
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
@@ -115,6 +120,9 @@ def _split(text: str, prelude: str, family: Family) -> Dialogue:
         turns.pop()
     is_open = bool(turns) and turns[-1].part == "assistant" and not turns[-1].text
     return Dialogue(family=family, turns=tuple(turns), is_open=is_open)
+
+
+_remembered = lru_cache(maxsize=4)(_pieces)
 
 
 def _end(found: re.Match[str] | None) -> int:
@@ -142,6 +150,8 @@ def _is_dialogue(dialogue: Dialogue) -> bool:
         return False  # options to choose from: A: … B: … C: …
     if family.strict:
         return True
+    if not family.doubtful:
+        return len(turns) > 2 or not any(name.islower() for name in others)  # or it is a file of settings
     return max(others.values(), default=0) < 2 if len(turns) > 2 else not others and _sounds_spoken(turns)
 
 
@@ -175,6 +185,10 @@ def _others(dialogue: Dialogue) -> dict[str, int]:
 
 
 def _sounds_spoken(turns: tuple[Turn, ...]) -> bool:
-    if turns[0].text.endswith(_QUESTION_ENDS):
-        return True
-    return all(turn.text.endswith(_SENTENCE_ENDS) and len(turn.text) >= _SHORT_SPEECH for turn in turns)
+    """Tell a question and its answer from two fields of a form: one asks, or both say something of some length."""
+    asks = any("?" in turn.text or "？" in turn.text for turn in turns if turn.part == "user")
+    return asks or all(_is_said(turn.text) for turn in turns)
+
+
+def _is_said(text: str) -> bool:
+    return len(text) >= _SPEECH or (len(text) >= _SENTENCE and text.endswith(_SENTENCE_ENDS))
