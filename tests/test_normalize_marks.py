@@ -54,13 +54,8 @@ def turned_away(row: object, format_name: str | None = None) -> TurnedAway:
         "[User]: Hello\n[AI]: Hi\n[User]: Bye\n[AI]: So long",
         "Question: Hello\nAnswer: Hi\n\nQuestion: Bye\nAnswer: So long",
         "Q: Hello\nA: Hi\nQ: Bye\nA: So long",
-        "CUSTOMER: Hello\nAGENT: Hi\nCUSTOMER: Bye\nAGENT: So long",
-        "Client : Hello\nTherapist : Hi\nClient : Bye\nTherapist : So long",
-        "来访者：Hello\n心理咨询师：Hi\n来访者：Bye\n心理咨询师：So long",
         "用户：Hello\n助手：Hi\n用户：Bye\n助手：So long",
         "问：Hello\n答：Hi\n问：Bye\n答：So long",
-        "病人:Hello\n医生:Hi\n病人:Bye\n医生:So long",
-        "顾客： Hello\n客服： Hi\n顾客： Bye\n客服： So long",
         "USER: Hello ASSISTANT: Hi</s>USER: Bye ASSISTANT: So long</s>",
         "USER: Hello\nASSISTANT: Hi</s>\nUSER: Bye\nASSISTANT: So long</s>",
         "<user>: Hello\n<bot>: Hi\n<user>: Bye\n<bot>: So long",
@@ -83,6 +78,21 @@ def turned_away(row: object, format_name: str | None = None) -> TurnedAway:
 )
 def test_a_dialogue_of_each_family_is_read(text: str) -> None:
     assert messages(text) == [*HELLO, *BYE]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUSTOMER: Hello\nAGENT: Hi!\nCUSTOMER: Bye",
+        "Client : Hello\nTherapist : Hi!\nClient : Bye",
+        "来访者：Hello\n心理咨询师：Hi!\n来访者：Bye",
+        "病人:Hello\n医生:Hi!\n病人:Bye",
+        "顾客： Hello\n客服： Hi!\n顾客： Bye",
+        "[Student]: Hello\n[Teacher]: Hi!\n[Student]: Bye",
+    ],
+)
+def test_other_pairs_of_speakers_are_read_where_one_of_them_ends_a_sentence(text: str) -> None:
+    assert messages(text) == [("user", "Hello"), ("assistant", "Hi!"), ("user", "Bye")]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +235,8 @@ DOCUMENTS = {
     "play": "DOCTOR: Who knocks?\nPATIENT: A friend.\nNURSE: Let him in.\nNURSE: At once.\nDOCTOR: Enter.",
     "form": "Customer: Acme Ltd.\nAgent: J. Smith\nDate: 4 May\nAmount: 20",
     "short form": "Patient: Jane Roe\nDoctor: Finch",
+    "call log": "Caller: 555-1234\nOperator: Jane\nCaller: 555-9876\nOperator: Bob\n",
+    "access log": "User: ann\nAgent: Mozilla/5.0 (X11; Linux)\nUser: bob\nAgent: curl/8.0\n",
     "e-mail": "From: ann@example.org\nTo: bob@example.org\nSubject: Tea\n\nUser: please call.\nAssistant: see above.",
     "yaml": "user: admin\npassword: x\nhost: localhost\n",
     "yaml with both": "user: admin\nassistant: enabled\nport: 80\n",
@@ -413,6 +425,8 @@ def test_what_is_written_with_tags_comes_back(family: Family, pairs: list[tuple[
 def test_what_is_written_with_names_comes_back(pair: tuple[str, str], pairs: list[tuple[str, str]], colon: str) -> None:
     family = line_family(pair)
     names = [name.upper() if len(name) == 1 else name.title() for name in pair]
+    *before, (asked, answered) = pairs
+    pairs = [*before, (asked + "?", answered)]
     text = "".join(f"{names[0]}{colon}{question}\n{names[1]}{colon}{answer}\n" for question, answer in pairs)
     assume(not re.search("[:：]", "".join(question + answer for question, answer in pairs)))
     assume(not holds_end(family, pairs))

@@ -28,7 +28,7 @@ _LABEL = re.compile(r"[*\[]{0,2}([^\W_][\w-]{0,15}+(?: [\w-]{1,12}+)?+)[*\]]{0,2
 _LABELS = re.compile(r"^[ \t]{0,3}[*\[]{0,2}([^\W\d_][\w .'’-]{0,19})[*\]]{0,2}[ \t]?[:：](?!//)", re.MULTILINE)
 _WITH_PRELUDE = tuple(family for family in (*TAGS, *VICUNA) if family.hint)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-_SENTENCE_ENDS = tuple('.!?…。！？~～)”"')
+_SENTENCE_ENDS = tuple(".!?…。！？~～”」")
 _SENTENCE = 10  # characters: shorter texts, such as a name in a form, may end in a full stop, too
 _SPEECH = 30
 
@@ -152,7 +152,9 @@ def _is_dialogue(dialogue: Dialogue) -> bool:
         return True
     if not family.doubtful:
         return len(turns) > 2 or not any(name.islower() for name in others)  # or it is a file of settings
-    return max(others.values(), default=0) < 2 if len(turns) > 2 else not others and _sounds_spoken(turns)
+    if len(turns) > 2:
+        return max(others.values(), default=0) < 2 and any(_ends_a_sentence(turn.text) for turn in turns)
+    return not others and _sounds_spoken(turns)
 
 
 def _is_prompt(dialogue: Dialogue) -> bool:
@@ -191,4 +193,8 @@ def _sounds_spoken(turns: tuple[Turn, ...]) -> bool:
 
 
 def _is_said(text: str) -> bool:
-    return len(text) >= _SPEECH or (len(text) >= _SENTENCE and text.endswith(_SENTENCE_ENDS))
+    return len(text) >= _SPEECH or (len(text) >= _SENTENCE and _ends_a_sentence(text))
+
+
+def _ends_a_sentence(text: str) -> bool:
+    return text.endswith(_SENTENCE_ENDS)
