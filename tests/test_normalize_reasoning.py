@@ -41,6 +41,7 @@ def turned_away(row: object) -> tuple[str, str]:
         ("</think>\n\nHi", ("assistant", "Hi")),
         ("<think>\n\n</think>\n\nHi", ("assistant", "Hi")),
         ("<think></think>Hi", ("assistant", "Hi")),
+        ("<think>\r\nHm.\r\n</think>\r\n\r\nHi", ("assistant", "Hi", "Hm.")),
         ("<think>\n\n</think>", ("assistant", "")),
         ("<thinking>\nHm.\n</thinking>\nHi", ("assistant", "Hi", "Hm.")),
         ("<reasoning>\nHm.\n</reasoning>\n<answer>Hi</answer>", ("assistant", "<answer>Hi</answer>", "Hm.")),
@@ -323,6 +324,11 @@ def test_a_node_that_can_not_be_read_turns_its_export_away(
     content: object, role: str, reason: str, detail: str
 ) -> None:
     assert turned_away({"mapping": {"a": node(None, role, content)}, "current_node": "a"}) == (reason, detail)
+
+
+def test_an_export_without_words_is_turned_away() -> None:
+    mapping = {"a": node(None, "system", text_parts(""))}
+    assert turned_away({"mapping": mapping}) == ("no-messages", "no node of the branch holds words")
 
 
 @pytest.mark.parametrize(

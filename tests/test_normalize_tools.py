@@ -233,6 +233,16 @@ def test_tools_in_a_column_and_in_the_system_text_are_said_once_where_they_agree
     assert converted(*turns, tools='[{"name": "b"}]') == (list(turns), '[{"name": "b"}]')
 
 
+@pytest.mark.parametrize("tools", ["null", "[]", "", [], None])
+def test_an_empty_list_of_tools_is_none(tools: object) -> None:
+    assert converted(("assistant", "Hi"), tools=tools)[1] is None
+
+
+def test_tools_may_be_a_python_literal_and_names_alone_are_no_definitions() -> None:
+    assert converted(("assistant", "Hi"), tools="[{'name': 'a', 'n': 1.0}]")[1] == '[{"name":"a","n":1.0}]'
+    assert converted(("assistant", "Hi"), available_tools=["a", "b"])[1] is None
+
+
 @pytest.mark.parametrize("key", ["tools", "functions", "available_tools"])
 def test_tools_may_stand_under_several_keys_and_as_a_list_of_texts(key: str) -> None:
     assert converted(("assistant", "Hi"), **{key: '[{"name":  "a"}]'})[1] == '[{"name":  "a"}]'
@@ -264,6 +274,8 @@ def test_sharegpt_calls_may_carry_marks_and_reasoning() -> None:
     ):
         row = {"conversations": [{"from": "function_call", "value": value}]}
         assert convert(row)[1] == [("assistant", "", "Hm.", AREA)]
+    turn = {"role": "tool_call", "content": '{"name": "area", "arguments": {"side": 1.0}}', "reasoning_content": "Hm."}
+    assert convert([turn])[1] == [("assistant", "", "Hm.", AREA)]
 
 
 @pytest.mark.parametrize("answers", [[{"name": "area", "arguments": {"side": 1.0}}], None])

@@ -42,7 +42,7 @@ def written_calls(value: object, where: str) -> tuple[ToolCall, ...]:
     """Read a call, or a list of calls, or JSON text of either. A Python literal is read as the JSON that it means."""
     if isinstance(value, str):
         try:
-            value = literal_json(value) if _PYTHON.match(value) else exact_json(value)
+            value = literal_json(value) if is_literal(value) else exact_json(value)
         except ValueError as error:
             raise TurnedAway("bad-tool-call", f"{where}: the call is not JSON: {error}") from error
     items = value if isinstance(value, list) else [value]
@@ -73,6 +73,11 @@ def exact_json(text: str) -> Any:
         return json.loads(text) if _LONG_NUMBER.search(text) else value
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def is_literal(text: str) -> bool:
+    """Tell whether a text begins as a Python dict or a list of dicts with names in single quotes does."""
+    return _PYTHON.match(text) is not None
 
 
 def literal_json(text: str) -> Any:

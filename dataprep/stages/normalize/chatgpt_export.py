@@ -43,6 +43,8 @@ def from_chatgpt_export(row: Any, roles: Roles) -> Converted:
             name = message["author"].get("name") if role == "tool" else None
             messages.append(rich_message(role, text, name=name if isinstance(name, str) else None))
         thoughts = []
+    if not messages:
+        raise TurnedAway("no-messages", "no node of the branch holds words")
     return messages, None
 
 

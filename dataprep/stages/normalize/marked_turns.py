@@ -21,7 +21,7 @@ _GLAIVE_RESPONSE = "FUNCTION RESPONSE:"
 def may_be_marked(messages: list[Message], tools: str | None) -> bool:
     """Tell quickly whether a conversation may hold marks; those without a "<" count only where there are tools."""
     if tools is not None:
-        return True
+        return bool(messages)
     for message in messages:
         if message[0] != "user" and "<" in message[1]:
             return True

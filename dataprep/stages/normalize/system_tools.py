@@ -13,7 +13,7 @@ import re
 
 import orjson
 
-from dataprep.stages.normalize.calls import literal_json, value_texts
+from dataprep.stages.normalize.calls import is_literal, literal_json, value_texts
 
 _QWEN = re.compile(
     r"(?P<own>.*?)\s*# Tools\n\nYou may call one or more functions to assist with the user query\.\n\n"
@@ -67,7 +67,7 @@ def _array(text: str) -> str | None:
     try:
         if not text.startswith("["):
             text = f"[{', '.join(value_texts(text))}]"
-        elif re.match(r"\[\s*\{\s*'", text):
+        elif is_literal(text):
             text = orjson.dumps(literal_json(text)).decode()
         tools = orjson.loads(text)
     except (ValueError, TypeError):

@@ -32,7 +32,7 @@ def split_thinking(text: str, where: str) -> tuple[str | None, str] | None:
         if tag in _LOOSE_TAGS:
             return None
         raise TurnedAway("truncated-reasoning", f"{where} begins with {tag} and has no {close}")
-    rest = text[end + len(close) :].lstrip("\n")
+    rest = text[end + len(close) :].lstrip("\r\n")
     return _trimmed(text[opening.end() : end]), _solution(rest) if tag == "<|begin_of_thought|>" else rest
 
 
@@ -48,11 +48,11 @@ def _without_opening(text: str) -> tuple[str | None, str] | None:
     closing = _CLOSING_ONLY.search(text)
     if closing is None or text.count("```", 0, closing.start()) % 2:
         return None
-    return _trimmed(text[: closing.start()]), text[closing.end() :].lstrip("\n")
+    return _trimmed(text[: closing.start()]), text[closing.end() :].lstrip("\r\n")
 
 
 def _trimmed(reasoning: str) -> str | None:
-    reasoning = reasoning.strip("\n")
+    reasoning = reasoning.strip("\r\n")
     return None if not reasoning or reasoning.isspace() else reasoning
 
 
@@ -61,4 +61,4 @@ def _solution(text: str) -> str:
     stripped = text.strip()
     if not stripped.startswith(before):
         return text
-    return stripped.removeprefix(before).removesuffix(after).strip("\n")
+    return stripped.removeprefix(before).removesuffix(after).strip("\r\n")

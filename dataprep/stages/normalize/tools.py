@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from dataprep.stages.normalize.called_text import text_calls as text_calls
-from dataprep.stages.normalize.calls import json_text, read_call
+from dataprep.stages.normalize.calls import is_literal, json_text, literal_json, read_call
 from dataprep.stages.normalize.calls import written_calls as written_calls
 from dataprep.stages.normalize.message import ToolCall
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
@@ -32,7 +32,11 @@ def row_tools(row: Any) -> str | None:
     """Give the tool definitions that a row has under any of TOOL_KEYS as the text of a JSON array."""
     if not isinstance(row, dict):
         return None
-    return tools_text(next((row[key] for key in TOOL_KEYS if row.get(key) is not None), None))
+    for key in TOOL_KEYS:
+        value = row.get(key)
+        if value is not None and not (key == "available_tools" and _is_names(value)):
+            return tools_text(value)
+    return None
 
 
 def tools_text(value: object) -> str | None:
@@ -44,9 +48,13 @@ def tools_text(value: object) -> str | None:
     parsed = value
     if isinstance(value, str):
         try:
-            parsed = orjson.loads(value)
+            if is_literal(value):
+                value = literal_json(value)
+            parsed = orjson.loads(value) if isinstance(value, str) else value
         except ValueError as error:
             raise TurnedAway("bad-tools", f"tools is not JSON: {error}") from error
+    if parsed is None:
+        return None
     if not isinstance(parsed, list):
         raise TurnedAway("bad-tools", f"tools is {kind_of(parsed)}, expected a JSON array")
     for tool in parsed:
@@ -55,6 +63,12 @@ def tools_text(value: object) -> str | None:
     if not parsed:
         return None
     return value if isinstance(value, str) else json_text(value, "bad-tools", "tools")
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(tool, str) and not tool.lstrip().startswith("{") for tool in value
+    )
 
 
 def _joined(texts: list[str]) -> str | list[str]:

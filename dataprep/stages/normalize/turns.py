@@ -138,7 +138,7 @@ def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) ->
     train = _train_flag(turn, where)
     value = turn.get(text_key)
     if role == CALL:
-        return [_call_message(value, where, train)]
+        return [_call_message(turn, value, where, train)]
     name, call_id = _text_or_none(turn, "name", where), _text_or_none(turn, "tool_call_id", where)
     if role == "assistant":
         return [_answer(turn, value, where, name=name, tool_call_id=call_id, train=train)]
@@ -159,11 +159,13 @@ def _answer(turn: dict[str, Any], value: Any, where: str, **more: Any) -> Messag
     return rich_message("assistant", content, reasoning=reasoning, tool_calls=calls, **more)
 
 
-def _call_message(value: Any, where: str, train: bool | None) -> Message:
+def _call_message(turn: dict[str, Any], value: Any, where: str, train: bool | None) -> Message:
     """Read a message that is a call: JSON, alone or after reasoning, or text with a mark."""
-    reasoning, marked = None, None
+    reasoning, marked = _reasoning(turn, where), None
     if isinstance(value, str):
-        reasoning, value = split_thinking(value, where) or (None, value)
+        thought = split_thinking(value, where)
+        if thought is not None:
+            reasoning, value = thought[0] or reasoning, thought[1]
         marked = text_calls(value, where)
     content, calls = marked or ("", written_calls(value, where))
     return rich_message("assistant", content, reasoning=reasoning, tool_calls=calls, train=train)
