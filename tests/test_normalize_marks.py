@@ -199,6 +199,11 @@ def test_a_prompt_with_marks_goes_before_its_answer(prompt: str, answer_key: str
     assert read({"prompt": prompt, answer_key: " So long\n"}) == ("marked", [*HELLO, *BYE], None)
 
 
+def test_an_empty_input_of_alpaca_is_left_out() -> None:
+    row = {"prompt": "### Instruction:\nHello\n\n### Input:\n\n### Response:\n", "completion": "Hi</s>"}
+    assert read(row)[:2] == ("marked", HELLO)
+
+
 def test_a_prompt_may_end_with_the_users_turn() -> None:
     row = {"prompt": "User: Hello\nAssistant: Hi\nUser: Bye", "response": "So long"}
     assert read(row)[:2] == ("marked", [*HELLO, *BYE])

@@ -104,7 +104,7 @@ def _candidates(text: str) -> Iterator[Dialogue]:
 
 
 def _split(text: str, prelude: str, family: Family) -> Dialogue:
-    # What finds a row's format asks first, what converts the row asks again.
+    """Split a text that begins with a mark; short ones are remembered, as finding and reading a row both ask."""
     return (_remembered if len(text) < REMEMBERED_CHARACTERS else _pieces)(text, prelude, family)
 
 
@@ -162,7 +162,8 @@ def _is_prompt(dialogue: Dialogue) -> bool:
         return False
     *before, last = dialogue.turns
     waits = last.part in ("user", "more", "tool") and not dialogue.family.doubtful
-    return all(turn.text for turn in before) and (dialogue.is_open or waits)
+    said = all(turn.text for turn in before if turn.part in ("user", "assistant"))
+    return said and (dialogue.is_open or waits)
 
 
 def _takes_turns(dialogue: Dialogue) -> bool:
