@@ -70,6 +70,8 @@ def turned_away(text: str) -> TurnedAway:
         '<|python_tag|>{"name": "area", "parameters": {"side": 1.0}}<|eom_id|>',
         '[TOOL_CALLS] [{"name": "area", "arguments": {"side": 1.0}}]</s>',
         '[TOOL_CALLS]area[ARGS]{"side":1.0}',
+        '<functioncall>{"name": "area", "arguments": {"side": 1.0}}</functioncall>',
+        '<function=area>{"side":1.0}</function>',
     ],
 )
 @pytest.mark.parametrize("before", ["", "Let me see."])
@@ -219,6 +221,22 @@ def test_hermes_words_around_tools_are_dropped() -> None:
     literal = "{'name': 'area', 'on': True}"
     tools = converted(("system", head % literal + HERMES_TAIL), ("assistant", "Hi"))[1]
     assert tools == '[{"name":"area","on":true}]'
+
+
+def test_hermes_longer_words_around_tools_are_dropped_and_own_words_before_them_are_kept() -> None:
+    text = (
+        "Be brief.\n\nYou are a function calling AI model. You are provided with function signatures within <tools> "
+        "</tools> XML tags. You may call one or more functions to assist with the user query. If available tools are "
+        "not relevant in assisting with user query, just respond in natural conversational language. Don't make "
+        "assumptions about what values to plug into functions. After calling & executing the functions, you will be "
+        "provided with function results within <tool_response> </tool_response> XML tags. Here are the available "
+        'tools:\n<tools>\n[{"name": "area"}]\n</tools>\nFor each function call return a JSON object, with the '
+        "following pydantic model json schema for each:\n{'title': 'FunctionCall'}\nEach function call should be "
+        "enclosed within <tool_call> </tool_call> XML tags.\nExample:\n<tool_call>\n{'name': <function-name>,"
+        "'arguments': <args-dict>}\n</tool_call>"
+    )
+    expected = [("system", "Be brief."), ("assistant", "Hi")]
+    assert converted(("system", text), ("assistant", "Hi")) == (expected, '[{"name": "area"}]')
 
 
 def test_other_words_around_tools_stay_as_they_are() -> None:

@@ -4,6 +4,7 @@
 |---|---|
 | Hermes, Qwen2.5, Qwen3 | `<tool_call>{"name", "arguments"}</tool_call>`, one or several |
 | Qwen3-Coder | `<tool_call><function=NAME><parameter=KEY>TEXT</parameter></function></tool_call>`; values are texts |
+| Llama 3 | `<function=NAME>{…}</function>` |
 | Glaive | `<functioncall> {"name", "arguments"}`; the arguments may be JSON between single quotes |
 | Llama 3 | `<|python_tag|>{"name", "parameters"}` |
 | Mistral | `[TOOL_CALLS] [{"name", "arguments"}]`, `[TOOL_CALLS]NAME[ARGS]{…}` |
@@ -82,7 +83,9 @@ def _functions(body: str, where: str) -> tuple[ToolCall, ...]:
     calls: list[ToolCall] = []
     end = 0
     while function := _FUNCTION.match(body, end):
-        calls.append((None, function[1].strip(), _parameters(function[2], where)))
+        inner = function[2].strip()
+        arguments = inner if inner.startswith("{") else _parameters(function[2], where)
+        calls.append(read_call({"name": function[1].strip(), "arguments": arguments}, where))
         end = function.end()
     if body.startswith("<function=", end):
         raise TurnedAway("bad-tool-call", f"{where}: a <function=…> is cut off: it has no </function>")
@@ -106,6 +109,7 @@ def _glaive(body: str, where: str) -> tuple[ToolCall, ...]:
 
 
 def _glaive_call(piece: str, where: str) -> tuple[ToolCall, ...]:
+    piece = piece.strip().removesuffix("</functioncall>")
     quoted = _QUOTED.fullmatch(piece)
     if quoted is None:
         return written_calls(piece, where)

@@ -42,7 +42,6 @@ from dataprep.stages.normalize.answers import (
 )
 from dataprep.stages.normalize.chatgpt_export import from_chatgpt_export, is_chatgpt_export
 from dataprep.stages.normalize.lists import from_alternating, from_parallel, holds_strings
-from dataprep.stages.normalize.marked_turns import may_be_marked, read_marks
 from dataprep.stages.normalize.media import MEDIA_KEYS, refuse_media
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.pairs import (
@@ -72,6 +71,7 @@ from dataprep.stages.normalize.turns import (
     holds_turns,
     turn_keys,
 )
+from dataprep.stages.normalize.unfold import may_hold_more, unfold
 from dataprep.stages.normalize.xlam import from_xlam, is_xlam
 from schemas.errors import InputError
 
@@ -135,8 +135,8 @@ def format_of(row: Any, settings: Settings) -> str:
 def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
     """Give a row's messages and tools. Raises TurnedAway for a row that can't become a conversation."""
     messages, tools = FORMATS[format_name](row, settings.roles)
-    if may_be_marked(messages, tools):
-        messages, tools = read_marks(messages, tools)
+    if may_hold_more(messages, tools):
+        messages, tools = unfold(messages, tools)
     refuse_media(row, messages)
     for message in messages:
         if message[0] == "assistant" or message[0] == "text":

@@ -24,11 +24,17 @@ _QWEN = re.compile(
 )
 _HERMES = re.compile(
     r"(?P<own>.*?)\s*You are a function[- ]calling AI model\. You are provided with function signatures within "
-    r"<tools>\s*</tools> XML tags\. You may call one or more functions to assist with the user query\. "
-    r"Don't make assumptions about what values to plug into functions\.\s*(?:Here are the available tools:\s*)?"
-    r"<tools>(?P<tools>.*)</tools>\s*(?:Use the following pydantic model json schema.*?)?"
-    r"For each function call,? return a json object with function name and arguments within "
-    r"<tool_call>\s*</tool_call> XML tags(?: as follows)?:\s*<tool_call>[^<]*(?:<[\w-]+>[^<]*)*</tool_call>\s*",
+    r"<tools>\s*</tools> XML tags\.\s*You may call one or more functions to assist with the user query\.\s*"
+    r"(?:If available tools are not relevant in assisting (?:with|the|with the) user query, just respond in natural "
+    r"conversational language\.\s*)?Don't make assumptions about what values to plug\s+into functions\.\s*"
+    r"(?:After calling (?:&|and) executing the functions, you will be provided with function results within "
+    r"<tool_response>\s*</tool_response> XML tags\.\s*)?(?:Here are the available tools:\s*)?"
+    r"<tools>(?P<tools>.*)</tools>\s*"
+    r"(?:(?:Use the following pydantic model json schema .*?)?For each function call,? return a json object with "
+    r"function name and arguments within <tool_call>\s*</tool_call> XML tags(?: as follows)?:"
+    r"|For each function call,? return a JSON object,? with the following pydantic model json schema for each:[^<]*"
+    r"Each function call should be enclosed within <tool_call>\s*</tool_call> XML tags\.\s*Example:)"
+    r"\s*<tool_call>[^<]*(?:<[\w-]+>[^<]*)*</tool_call>\s*",
     re.DOTALL,
 )
 _GLAIVE = re.compile(

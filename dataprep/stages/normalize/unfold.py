@@ -18,7 +18,7 @@ _RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.D
 _GLAIVE_RESPONSE = "FUNCTION RESPONSE:"
 
 
-def may_be_marked(messages: list[Message], tools: str | None) -> bool:
+def may_hold_more(messages: list[Message], tools: str | None) -> bool:
     """Tell quickly whether a conversation may hold marks; those without a "<" count only where there are tools."""
     if tools is not None:
         return bool(messages)
@@ -31,7 +31,7 @@ def may_be_marked(messages: list[Message], tools: str | None) -> bool:
     return (first[0] == "system" and may_hold_tools(first[1])) or messages[-1][1].startswith("[TOOL_CALLS]")
 
 
-def read_marks(messages: list[Message], tools: str | None) -> tuple[list[Message], str | None]:
+def unfold(messages: list[Message], tools: str | None) -> tuple[list[Message], str | None]:
     """Give messages and tools with all marks read. Raises TurnedAway for marks that don't close or hold no JSON."""
     messages, tools = _without_tools(messages, tools)
     read: list[Message] = []
