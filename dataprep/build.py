@@ -27,6 +27,7 @@ from schemas.files import sha256_file
 from schemas.manifest import (
     SHARDS_FORMAT,
     SHARDS_VERSION,
+    ConversationsManifest,
     PackOptions,
     ShardRecord,
     ShardsManifest,
@@ -58,8 +59,8 @@ def tokenize_corpus(
     folder = cache / "conversations"
     source = read_conversations_manifest(folder)
     corpus = read_corpus(folder, source)
-    _require_sources(options.val_sources, corpus.names)
-    mixture = settle(recipe, corpus.names) if recipe else {}
+    _require_sources(options.val_sources, corpus.names, source)
+    mixture = _mixture(recipe, corpus.names, source)
     tokenizer = load_tokenizer(model, cache)
     tokens = tokens_fingerprint(tokenizer)
     fingerprint = _fingerprint(corpus, tokens, options, mixture)
@@ -107,10 +108,23 @@ def _fingerprint(corpus: Corpus, tokens: str, options: PackOptions, mixture: dic
     return digest.hexdigest()
 
 
-def _require_sources(named: Sequence[str], names: Sequence[str]) -> None:
+def _require_sources(named: Sequence[str], names: Sequence[str], source: ConversationsManifest) -> None:
     for name in named:
+        if name in source.sources and name not in names:
+            raise InputError(
+                f"--val-source {name}: none of its rows was kept; where they equal rows of other files, name this one "
+                "first in `dataprep normalize`"
+            )
         if name not in names:
             raise InputError(f"--val-source {name}: no conversation is of this source; they are of {listed(names)}")
+
+
+def _mixture(recipe: Recipe | None, names: Sequence[str], source: ConversationsManifest) -> dict[str, SourceMix]:
+    """The recipe's mix of each source; an entry may be of one that kept no row."""
+    if recipe is None:
+        return {}
+    mixes = settle(recipe, sorted({*names, *source.sources}))
+    return {name: mixes[name] for name in names if name in mixes}
 
 
 def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:

@@ -38,7 +38,7 @@ _EXPECTED = {
 class Entries:
     """What a recipe file holds, in the file's order."""
 
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**62)] | None = None
     sources: dict[str, SourceMix] = field(default_factory=dict)
     default: SourceMix = field(default_factory=SourceMix)
 

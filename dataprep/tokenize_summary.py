@@ -104,8 +104,10 @@ def _how(manifest: ShardsManifest, some: bool) -> list[str]:
     ways = [f"all of {listed(options.val_sources)}"] if options.val_sources else []
     if options.val_fraction:
         others = " of the other sources" if options.val_sources else ""
-        ways.append(f"{options.val_fraction:.2%}{others} by a hash of content, some of every source with two or more")
+        ways.append(
+            f"{100 * options.val_fraction:g}%{others} by a hash of content, some of every source with two or more"
+        )
     note = "; each once, whatever the recipe" if manifest.mixture else ""
     if ways and not some:
-        return ["held out: nothing, as no source has two conversations; add more, or name one by --val-source"]
+        return ["held out: nothing, as too few conversations are left; add more"]
     return [f"held out: {'; '.join(ways)}{note}"] if ways else []

@@ -114,8 +114,8 @@ class SourceMix:
     """How much of one source is trained on: its first conversations by hash up to the caps, each `weight` times."""
 
     weight: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 1.0
-    max_conversations: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_conversations: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**62)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

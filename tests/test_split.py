@@ -120,7 +120,7 @@ def test_every_source_is_on_both_sides_of_the_shards(tmp_path, tiny_tokenizer_di
         assert [built.manifest.by_source[side][name].conversations for side in ("train", "val")] == [1, 1]
     assert verify_cache(cache, None).problems == []
     shown = tokenize_summary(built, 0.0)
-    assert "held out: 5.00% by a hash of content, some of every source with two or more" in shown
+    assert "held out: 5% by a hash of content, some of every source with two or more" in shown
     assert "by source  trained on  tokens  share  held out\n" in shown
     assert "  large            96  " in shown
 
@@ -172,5 +172,8 @@ def test_a_mistaken_split_says_what_to_do(tmp_path, tiny_tokenizer_dir):
     model = str(tiny_tokenizer_dir)
     with pytest.raises(InputError, match="--val-source three: no conversation is of this source; they are of one, two"):
         tokenize_corpus(cache, model, replace(OPTIONS, val_sources=["three"]))
+    again = corpus(tmp_path, {"one": dialogues[:2], "two": dialogues[2:], "three": dialogues[1:3]})
+    with pytest.raises(InputError, match=r"--val-source three: none of its rows was kept; .* name this one first in"):
+        tokenize_corpus(again, model, replace(OPTIONS, val_sources=["three"]))
     with pytest.raises(InputError, match="no conversation is left to train on: all are held out; lower --val-fraction"):
         tokenize_corpus(cache, model, replace(OPTIONS, val_sources=["one", "two"]))
