@@ -4,7 +4,7 @@ Columns are read a row group, a chunk or a record batch at a time; what is held 
 figure is a manifest's or a sum over columns, and both ledgers are the manifests' own.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from schemas.manifest import (
     ConversationsManifest,
     NormalizeOptions,
     ShardsManifest,
+    SourceMix,
     read_conversations_manifest,
     read_shards_manifest,
 )
@@ -80,6 +81,7 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         vocab_size=manifest.tokenizer.vocab_size if manifest else None,
         fingerprint=manifest.fingerprint if manifest else None,
         options=manifest.options if manifest else None,
+        mixture={name: _mix_text(mix) for name, mix in manifest.mixture.items()} if manifest else {},
         stale=stale,
         rows=rows,
         tokens=manifest.ledger.tokens if manifest else None,
@@ -93,7 +95,7 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         text=_text_figures(texts) if texts else None,
         lengths=_token_figures(cached) if cached and cached.lengths.any() else None,
         splits=[_split_figures(split, manifest) for split in packed] if manifest else [],
-        sources=_source_figures(names, index, texts, packed, cached, quarantined),
+        sources=_source_figures(names, index, texts, packed, cached, quarantined, rows),
     )
     return figures, samples
 
@@ -193,10 +195,9 @@ def _source_figures(
     packed: Sequence[Packed],
     cached: Cached | None,
     quarantined: Quarantined,
+    ledger: RowLedger,
 ) -> list[SourceFigures]:
-    turned_away: dict[str, Counter[str]] = defaultdict(Counter)
-    for (_, source, reason), count in quarantined.counts.items():
-        turned_away[source][reason] += count
+    turned_away = quarantined.by_source()
     every = list(dict.fromkeys([*names, *turned_away]))
     of_row, size = index.sources, len(every)
     blank = np.zeros(len(of_row), dtype=np.int64)
@@ -206,10 +207,14 @@ def _source_figures(
     targets = np.concatenate([blank[:0], *(split.example_targets for split in packed)])
     kept = np.bincount(of_row, minlength=size)
     ready = np.bincount(of_row[np.unique(rows)], minlength=size) if packed else kept
+    for name, count in zip(every, (kept - ready).tolist(), strict=True):
+        turned_away[name].update(_unlisted(quarantined, ledger, name, count))
+    held_out = np.concatenate([blank[:0], *(split.rows for split in packed if split.name == "val")])
     by_row, by_length = (of_row, cached.lengths) if cached else (of_row[rows], lengths)
     columns = {
         "kept": kept,
         "ready": ready,
+        "held_out": np.bincount(of_row[np.unique(held_out)], minlength=size),
         "turns": np.bincount(of_row, turns, size),
         "characters": np.bincount(of_row, characters, size),
         "longest_characters": _largest(of_row, characters, size),
@@ -226,6 +231,21 @@ def _source_figures(
         for number, name in enumerate(every)
     ]
     return sorted(figures, key=lambda source: (-source.tokens, -source.kept, source.name))
+
+
+def _unlisted(quarantined: Quarantined, ledger: RowLedger, source: str, left: int) -> dict[str, int]:
+    """Of the `left` conversations of a source that tokenize left out, those that its quarantine file doesn't list."""
+    listed = {reason: count for (stage, name, reason), count in quarantined.counts.items() if stage == "tokenize"}
+    unlisted = [reason for reason in ledger.refused if reason not in listed]
+    own = sum(n for (stage, name, _), n in quarantined.counts.items() if stage == "tokenize" and name == source)
+    return {", ".join(unlisted): left - own} if unlisted and left > own else {}
+
+
+def _mix_text(mix: SourceMix) -> str:
+    """Put a recipe's entry into words: weight 2, at most 5,000 conversations."""
+    caps = {"conversations": mix.max_conversations, "tokens": mix.max_tokens}
+    parts = [f"weight {mix.weight:g}", *(f"at most {cap:,} {what}" for what, cap in caps.items() if cap)]
+    return ", ".join(parts)
 
 
 def _largest(groups: NDArray[Any], values: NDArray[Any], size: int) -> NDArray[np.int64]:

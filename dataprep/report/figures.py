@@ -101,11 +101,12 @@ class SourceFigures:
     name: str
     kept: int  # conversations, by normalize
     ready: int  # conversations that are packed; kept, where the cache holds no shards
+    held_out: int  # of those
     turned_away: dict[str, int]  # at both stages, by reason
     turns: int
     characters: int
     longest_characters: int
-    tokens: int  # packed
+    tokens: int  # packed, with copies
     targets: int
     longest_tokens: int  # before packing where that is known
 
@@ -123,6 +124,7 @@ class Figures:
     vocab_size: int | None
     fingerprint: str | None
     options: PackOptions | None
+    mixture: dict[str, str]  # source -> how much of it is trained on, where it isn't taken whole and once
     stale: bool  # the shards there are of other conversations, and left out
     rows: RowLedger
     tokens: TokenLedger | None

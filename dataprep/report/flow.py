@@ -98,7 +98,8 @@ def _graph(figures: Figures) -> tuple[list[list[_Node]], list[_Link]]:
         links.append(_link(top, joined, rows.joined, "neutral", rows.joined, total))
     if tokens is not None:
         whole = tokens.tokens + tokens.repeated
-        middle = _Node(column=3, name="tokens", kind="good", value=whole, size=rows.ready)
+        title = "with copies" if tokens.repeated else "tokens"
+        middle = _Node(column=3, name=title, kind="good", value=whole, size=rows.ready)
         columns[3].append(middle)
         links.append(_Link(start=ready, end=middle, size=rows.ready, kind="good", tip=f"{rows.ready:,} conversations"))
         shares = {"targets": tokens.targets, "context": tokens.context}

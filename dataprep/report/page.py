@@ -70,7 +70,8 @@ def _about(figures: Figures) -> str:
         "vocabulary": figures.vocab_size and f"{figures.vocab_size:,}",
         "ids by": figures.encoder,
         "overflow": options and options.overflow,
-        "held out": options and f"{options.val_fraction:g} of the conversations",
+        "held out": options and ", ".join([f"{options.val_fraction:g} of the conversations", *options.val_sources]),
+        "recipe": "; ".join(f"{name}: {mix}" for name, mix in figures.mixture.items()),
         "seed": options and str(options.seed),
         "fingerprint": figures.fingerprint,
     }

@@ -68,10 +68,12 @@ def make_samples(
     """
     records = texts.records if texts else {}
     shown = _level([_size(records[row]) for row in wanted], TEXT_BUDGET)
-    reader = _Reader(folder, manifest, index) if manifest else None
+    reader = _Reader(folder, manifest) if manifest else None
     examples = reader.of_rows(packed, wanted) if reader else {}
     conversations = [
-        _conversation(row, records[row], examples.get(row, []), shown) for row in wanted if row not in refused.values()
+        _conversation(row, records[row], examples.get(row, []), shown)
+        for row in wanted
+        if row in examples or row not in refused.values()
     ]
     raw_shown = _level([len(line.get("raw") or "") for _, line in lines], RAW_BUDGET)
     return Samples(
@@ -108,12 +110,15 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 class _Reader:
     """Reads examples of packs and decodes them."""
 
-    def __init__(self, folder: Path, manifest: ShardsManifest, index: Index) -> None:
+    def __init__(self, folder: Path, manifest: ShardsManifest) -> None:
         path = folder / manifest.tokenizer.folder / "tokenizer.json"
         if not path.is_file():
             raise CacheError(f"{path}: missing; run `dataprep tokenize` again")
         self._tokenizer = Tokenizer.from_file(str(path))
-        self._folder, self._manifest = folder, manifest
+        self._manifest = manifest
+        self._tables = {
+            record.file: map_shard(folder, record) for records in manifest.splits.values() for record in records
+        }
 
     def of_rows(self, packed: Sequence[Packed], rows: Sequence[int]) -> dict[int, list[SampleExample]]:
         """The examples of these conversations, a copy of each once."""
@@ -161,7 +166,7 @@ class _Reader:
     def _pack(self, split: str, number: int) -> Pack:
         for record in self._manifest.splits[split]:
             if number < record.packs:
-                return read_pack(map_shard(self._folder, record), number)
+                return read_pack(self._tables[record.file], number)
             number -= record.packs
         raise AssertionError("the manifest counts its packs")
 

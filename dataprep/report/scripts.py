@@ -4,6 +4,8 @@ Up to SAMPLED bytes are taken, evenly spread over each conversation, and each st
 to. So a Han character, of three bytes, counts as much as three Latin letters, about what it says.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +76,7 @@ def scripts_of(data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> NDArray[np
     return found
 
 
+@cache
 def _table() -> NDArray[np.int8]:
     """The class of a character by its first two bytes in UTF-8."""
     table = np.zeros(1 << 16, dtype=np.int8)

@@ -241,8 +241,10 @@ def _shares(values: Distribution) -> list[str]:
 def sources(figures: Figures) -> str:
     """One line a source; the page's script sorts them."""
     tokenised = figures.tokens is not None
+    held_out = any(source.held_out for source in figures.sources)
     heads = ["source", "ready" if tokenised else "kept", "turned away", "reasons", "turns", "characters", "longest"]
     heads += ["tokens", "targets", "longest"] if tokenised else []
+    heads += ["held out"] if held_out else []
     entries: list[list[Cell]] = []
     for source in figures.sources:
         kept = max(1, source.kept)
@@ -257,6 +259,7 @@ def sources(figures: Figures) -> str:
         ]
         if tokenised:
             cells += [source.tokens, percent(source.targets, source.tokens), source.longest_tokens]
+        cells += [source.held_out] if held_out else []
         entries.append(cells)
     note = f"{len(entries):,} sources. "
     note += "Turns and characters are means per conversation; longest is one conversation’s. Click a head to sort."

@@ -16,11 +16,12 @@ def report_text(figures: Figures, page: Path) -> str:
     counts += [("  beyond one a row", rows.branched, "conversations")] if rows.branched else []
     counts += [("  joined to others", rows.joined, "")] if rows.joined else []
     counts.append(("  ready" if tokens else "  kept", rows.ready, ""))
-    reasons = rows.reasons()
-    counts += [(f"  {reason}", count, "turned away") for reason, count in list(reasons.items())[:_SHOWN]]
-    if len(reasons) > _SHOWN:
-        rest = sum(list(reasons.values())[_SHOWN:])
-        counts.append((f"  {len(reasons) - _SHOWN} more reasons", rest, "turned away"))
+    reasons = list(rows.reasons().items())
+    shown = len(reasons) if len(reasons) <= _SHOWN + 1 else _SHOWN
+    counts += [(f"  {reason}", count, "turned away") for reason, count in reasons[:shown]]
+    if shown < len(reasons):
+        rest = sum(count for _, count in reasons[shown:])
+        counts.append((f"  {len(reasons) - shown} more reasons", rest, "turned away"))
     if tokens:
         packed = tokens.targets + tokens.context
         counts += [("tokens", tokens.tokens, "")]
@@ -35,12 +36,12 @@ def report_text(figures: Figures, page: Path) -> str:
     lines += [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in counts]
     if text:
         lines.append("")
-        shown = [("turns", text.turns), ("characters", text.characters)]
-        shown += [("tokens", figures.lengths.lengths)] if figures.lengths else []
+        spread = [("turns", text.turns), ("characters", text.characters)]
+        spread += [("tokens", figures.lengths.lengths)] if figures.lengths else []
         lines.append(f"{'':<{width}}  {'p50':>8} {'p90':>8} {'p99':>8} {'max':>8}  a conversation")
         lines += [
             f"{name:<{width}}  {values.p50:>8,} {values.p90:>8,} {values.p99:>8,} {values.max:>8,}"
-            for name, values in shown
+            for name, values in spread
         ]
     if figures.lengths:
         lines += ["", *_truncation(figures)]

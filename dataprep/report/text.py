@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,13 @@ def _read_columns(path: Path, columns: list[str]) -> pa.Table:
 def _batches(folder: Path, manifest: ConversationsManifest) -> Iterator[pa.RecordBatch]:
     for path in _parts(folder, manifest):
         with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group).combine_chunks().to_batches()
+            groups = range(file.num_row_groups)
+            with ThreadPoolExecutor(max_workers=1) as reader:  # the next is read while one is measured
+                pending = [reader.submit(file.read_row_group, group) for group in groups[:1]]
+                for group in groups:
+                    table = pending.pop().result()
+                    pending += [reader.submit(file.read_row_group, after) for after in groups[group + 1 : group + 2]]
+                    yield from table.combine_chunks().to_batches()
 
 
 def _measure(batch: pa.RecordBatch) -> tuple[dict[str, NDArray[Any]], Counter[str], int]:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -21,6 +21,13 @@ class Quarantined:
 
     counts: Counter[Stratum] = field(default_factory=Counter)
     places: dict[Stratum, list[tuple[Path, int]]] = field(default_factory=dict)  # file, byte
+
+    def by_source(self) -> defaultdict[str, Counter[str]]:
+        """Source -> reason -> rows."""
+        sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for (_, source, reason), count in self.counts.items():
+            sums[source][reason] += count
+        return sums
 
 
 def read_quarantines(

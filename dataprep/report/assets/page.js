@@ -126,7 +126,9 @@
 
   function drawDetail() {
     for (const choose of $("list").querySelectorAll("button")) {
-      choose.setAttribute("aria-current", String(Number(choose.dataset.item) === state.item));
+      const current = Number(choose.dataset.item) === state.item;
+      choose.setAttribute("aria-current", String(current));
+      if (current) reveal(choose);
     }
     const item = kinds[state.show][state.item], parts = [];
     if (!item) parts.push(make("p", "note", "Nothing to show."));
@@ -137,12 +139,18 @@
     $("detail").scrollTop = 0;
   }
 
+  function reveal(line) {
+    const list = $("list"), top = line.offsetTop, bottom = top + line.offsetHeight;
+    if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight) list.scrollTop = top - 8;
+  }
+
   function conversation(item) {
     const examples = item.examples, tokens = examples.reduce((sum, each) => sum + each.tokens, 0);
     const targets = examples.reduce((sum, each) => sum + each.targets, 0);
     const about = [`conversation ${number(item.row)}`, item.origin, `id ${item.id.slice(0, 12)}`];
     if (tokens) about.push(`${number(tokens)} tokens, ${number(targets)} targets (${share(targets, tokens)})`);
     for (const each of examples) about.push(`${each.split} pack ${number(each.pack)}`);
+    if (figures.tokens && !examples.length) about.push("in no pack");
     const parts = [make("h3", "", item.source), make("p", "meta", about.join(" · "))];
     if (examples.length) parts.push(switches(true));
     if (examples.length && state.as === "tokens") return parts.concat(examples.map((each) => example(each, false)));
