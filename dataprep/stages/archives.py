@@ -145,7 +145,7 @@ class _Unpacked:
 
     def __init__(self, path: Path, packing: str) -> None:
         self.taken = 0
-        self._file = path.open("rb")
+        self._file: BinaryIO = path.open("rb")
         self._seekable = not packing
         self._stream: Any = self._file
         if packing == ".xz":
@@ -170,7 +170,8 @@ class _Unpacked:
         self._file.close()
 
     def __del__(self) -> None:
-        self._file.close()
+        if hasattr(self, "_file"):
+            self._file.close()
 
 
 class _Part(io.RawIOBase):

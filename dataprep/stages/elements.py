@@ -18,7 +18,7 @@ LONGEST_WHOLE = 16 << 20  # a longer value is looked at for the beginning of the
 
 _SCAN_BYTES = 256 << 10
 
-_FIRST_KEY = re.compile(rb'(\s*)\{(\s*)("(?:[^"\\]|\\.){0,200}"\s*:)', re.DOTALL)
+_FIRST_KEY = re.compile(rb'(\s*)\{\s*("(?:[^"\\]|\\.){0,200}"\s*:)', re.DOTALL)
 _NO_CUTS = Cuts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
@@ -183,12 +183,12 @@ class _Mark:
             first = _FIRST_KEY.match(text.held)
             if first:
                 blank = re.escape(first[1]) if b"\n" in first[1] else rb"\s*"
-                body = rb"\{" + re.escape(first[2]) + re.escape(first[3])
-                self._pattern = re.compile(rb"\}\s*(,)" + blank + body)
+                body = rb"\{\s*" + re.escape(first[2])
+                self._pattern = re.compile(rb"," + blank + body)
         if self._pattern is None:
             return []
         found = self._pattern.finditer(text.held, begin - text.start, end - text.start)
-        return [text.start + match.start(1) for match in found]
+        return [text.start + match.start() for match in found]
 
 
 def _enough(cuts: Cuts, end: int, span_rows: int, to_bracket: bool) -> int | None:

@@ -40,7 +40,10 @@ def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
     named: set[str] = set()
     for given in inputs:
         source, path = _named(given)
-        for file in _given_files(path, leave_out.resolve()):
+        files = list(_given_files(path, leave_out.resolve()))
+        if not files:
+            raise InputError(f"{given}: only archives that hold no {_endings()} file; name a folder or file with rows")
+        for file in files:
             if source is not None:
                 file = replace(file, source=source)
                 named.add(file.name)
@@ -58,7 +61,7 @@ def is_data(path: Path) -> bool:
 def _named(given: str) -> tuple[str | None, str]:
     """Divide NAME=PATH; anything that is there under its whole name has no source given."""
     parts = _NAMED.fullmatch(given)
-    if parts is None or os.path.lexists(given):
+    if parts is None or os.path.lexists(given) or (glob.has_magic(given) and _globbed(given)):
         return None, given
     if not parts[1].strip():
         raise InputError(f"{given}: no name before the '='; write NAME=PATH or ./{given}")
@@ -129,10 +132,9 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
         return files
     if not glob.has_magic(given):
         raise InputError(f"{given}: no such file or folder; check the path (from {Path.cwd()})")
-    matches = map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     files = [
         path
-        for path in matches
+        for path in map(Path, _globbed(given))
         if (is_data(path) or _archive_ending(path))
         and (_is_text(Path(given)) or not _is_text(path))
         and not path.is_dir()
@@ -141,6 +143,10 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
     if not files:
         raise InputError(f"{given}: no {_endings()} file matches; check the pattern (from {Path.cwd()})")
     return files
+
+
+def _globbed(given: str) -> list[str]:
+    return sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
 
 
 def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:

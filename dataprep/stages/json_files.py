@@ -43,12 +43,18 @@ def cut_json(
 
 
 def starts_array_of_rows(head: bytes) -> bool:
-    """Tell whether JSON text begins with an array of anything but messages."""
+    """Tell whether JSON text begins with an array of objects that are no messages, or of lists of messages."""
     text = Text(iter([head]))
     if _first_byte(text) != b"[":
         return False
     text.restart(text.start + 1)
-    return not _first_is_message(text)
+    try:
+        first = orjson.loads(_first_value(text))
+    except ValueError:
+        return False
+    if isinstance(first, list):
+        return bool(first) and is_message(first[0])
+    return isinstance(first, dict) and not is_message(first)
 
 
 def first_value(head: bytes) -> bytes:
@@ -140,6 +146,8 @@ class _Cutter:
         first_row = self._rows.get(file.name, 1)
         self._rows[file.name] = first_row + span.rows
         share, self._taken = self._fed.taken - self._taken, self._fed.taken
+        if not self._streamed:
+            share = span.end - span.begin
         return Segment(
             file=file,
             kind=kind,

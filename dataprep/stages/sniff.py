@@ -51,10 +51,11 @@ def holds_json(head: bytes, ending: str) -> bool:
         return True
     if not lines or not lines[0].startswith((b"[", b"{")):
         return False
+    if len(lines) == 2 and lines[0] in (b"[", b"{"):
+        return True
     if lines[0].startswith(b"["):
-        broken_line = lines[0] != b"[" and len(lines) == 2 and _is_value(lines[1])
-        return not broken_line and starts_array_of_rows(head)
-    return len(lines) == 2 and (lines[0] == b"{" or _is_value(first_value(head)))
+        return not (len(lines) == 2 and _is_value(lines[1])) and starts_array_of_rows(head)
+    return len(lines) == 2 and _is_value(first_value(head))
 
 
 def _kind(head: bytes) -> str:

@@ -39,12 +39,7 @@ def lists_of_rows(begun: bytes) -> tuple[frozenset[str], bool]:
         return frozenset(["rows"]), True
     if _is_row(shape, lists):
         return frozenset(), False
-    found = [
-        key
-        for key, item in lists.items()
-        if isinstance(item, dict | list) and (_WRAPPERS.fullmatch(key) or _format_of(item) not in (None, "text"))
-    ]
-    return frozenset(found), False
+    return frozenset(key for key, item in lists.items() if _are_rows(key, item)), False
 
 
 def _is_row(shape: dict[str, Any], lists: dict[str, Any]) -> bool:
@@ -60,7 +55,15 @@ def _is_row(shape: dict[str, Any], lists: dict[str, Any]) -> bool:
     return True
 
 
-def _format_of(value: dict[str, Any] | list[Any]) -> str | None:
+def _are_rows(key: str, first: object) -> bool:
+    if isinstance(first, list):
+        return bool(first) and is_message(first[0])
+    if not isinstance(first, dict):
+        return False
+    return _WRAPPERS.fullmatch(key) is not None or _format_of(first) not in (None, "text")
+
+
+def _format_of(value: dict[str, Any]) -> str | None:
     try:
         return detect_format(value)
     except TurnedAway:
