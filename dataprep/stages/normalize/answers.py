@@ -1,7 +1,12 @@
-"""Rows of one question and one answer, under the many names that datasets give to both."""
+"""Rows of one question and one answer, under the many names that datasets give to both.
+
+A list may be several answers to choose from, so it is not joined as a message's parts are: one of a single text is that
+text, of `answers` the first counts, any other is turned away.
+"""
 
 from typing import Any
 
+from dataprep.stages.normalize.message import checked_text
 from dataprep.stages.normalize.pairs import asked
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
 from dataprep.stages.normalize.turns import Converted, Roles
@@ -16,26 +21,72 @@ QUESTION_GROUPS: tuple[tuple[str, ...], ...] = (
 ANSWER_KEYS = ("response", "answer", "completion", "output", "chosen")
 
 # Forum posts: what is asked where no key above but `context` holds text; the answer is then `answer`.
-POST_KEYS = ("title", "ask")
+POST_KEYS = ("title", "ask", "body")
 
-_POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask",), ("context",))
+# Further names, which count as a pair only: of each alone nobody knows what it means.
+NAMED_PAIRS = (
+    ("user", "assistant"),
+    ("human", "assistant"),
+    ("human", "gpt"),
+    ("human", "bot"),
+    ("human", "ai"),
+    ("user", "bot"),
+    ("user", "ai"),
+    ("patient", "doctor"),
+    ("question", "answers"),
+    ("question", "best_answer"),
+    ("context", "response"),
+    ("input_text", "output_text"),
+    ("input_text", "target_text"),
+    ("inputs", "targets"),
+    ("inputs", "outputs"),
+    ("input", "target"),
+    ("source", "target"),
+    ("problem", "solution"),
+    ("problem", "answer"),
+    ("questiontext", "answertext"),
+    ("user_message", "assistant_message"),
+    ("message_1", "message_2"),
+    ("q", "a"),
+    ("问题", "回答"),
+    ("问题", "答案"),
+    ("问", "答"),
+)
+
+_POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask", "body"), ("context",))
 _ASKING = ("instruction", "question", "query", "prompt", "input")
+_KNOWN = frozenset((*_ASKING, *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair)))
+
+# Of all keys that are read here, the spellings that a column may have.
+SPELLINGS = (
+    *(
+        spelt
+        for key in (*_ASKING, "context", *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair))
+        for spelt in dict.fromkeys((key, key.capitalize(), key.title(), key.upper()))
+    ),
+    *("questionText", "answerText", "questionTitle", "System", "History"),
+)
 
 
 def from_question_answer(row: Any, roles: Roles) -> Converted:
     """Convert {"question", "context", "answer", "system", "history"} or {"title", "ask", "answer"}, by any names."""
     if not isinstance(row, dict):
         raise TurnedAway("format-mismatch", f"the row is {kind_of(row)}; question-answer needs an object")
-    answer_key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
-    answer_key = answer_key or next((key for key in ANSWER_KEYS if key in row), None)
+    if not is_question_answer(row):
+        row = lowered(row) or row
+    answered = _is_asked(row) and any(row.get(key) is not None for key in ANSWER_KEYS)
+    pair = None if answered else named_pair(row)
+    answer_key = pair[1] if pair else _answer_key(row)
     if answer_key is None:
         detail = f"question-answer needs one of the keys {', '.join(ANSWER_KEYS)}"
         raise TurnedAway("format-mismatch", detail)
     question = question_text(row)
+    if pair and (question is None or pair[0] not in _ASKING):
+        question = _one_text(row[pair[0]], pair[0])
     if question is None:
         detail = f"question-answer needs one of the keys {', '.join((*_ASKING, *POST_KEYS))}"
         raise TurnedAway("format-mismatch", detail)
-    return asked(row, question, _one_text(row[answer_key], answer_key), answer_key)
+    return asked(row, question, _one_answer(row[answer_key], answer_key), answer_key, roles)
 
 
 def question_text(row: dict[str, Any]) -> str | None:
@@ -51,9 +102,39 @@ def question_text(row: dict[str, Any]) -> str | None:
 
 def is_question_answer(row: dict[str, Any]) -> bool:
     """Tell whether a row has a question and an answer, null or not, under any of the names."""
+    return _is_asked(row) or (not _KNOWN.isdisjoint(row) and named_pair(row) is not None)
+
+
+def named_pair(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Give the first of NAMED_PAIRS that a row has, with a question that is not null.
+
+    A list of objects is no answer: it may be answers that were rated.
+    """
+    for question, answer in NAMED_PAIRS:
+        if row.get(question) is not None and answer in row:
+            value = row[answer]
+            if not (isinstance(value, list) and value and isinstance(value[0], dict)):
+                return question, answer
+    return None
+
+
+def lowered(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a row with its keys in lower case where that makes it one of question and answer; None where not."""
+    if all(type(key) is str and key.islower() for key in row):
+        return None
+    small = {key.strip().lower(): value for key, value in row.items() if type(key) is str}
+    return small if is_question_answer(small) else None
+
+
+def _is_asked(row: dict[str, Any]) -> bool:
     if any(row.get(key) is not None for key in _ASKING):
         return any(key in row for key in ANSWER_KEYS)
     return "answer" in row and any(row.get(key) is not None for key in POST_KEYS)
+
+
+def _answer_key(row: dict[str, Any]) -> str | None:
+    found = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
+    return found or next((key for key in ANSWER_KEYS if key in row), None)
 
 
 def _first_text(row: dict[str, Any], keys: tuple[str, ...]) -> str:
@@ -61,8 +142,23 @@ def _first_text(row: dict[str, Any], keys: tuple[str, ...]) -> str:
     return "" if key is None else _one_text(row[key], key) or ""
 
 
+def _one_answer(value: object, key: str) -> str | None:
+    """Give the answer; `answers` may hold several, alone or as SQuAD's {"text": […]}, of which the first counts."""
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value = value["text"]
+        key = "answers"
+    if key == "answers" and isinstance(value, list):
+        return _one_text(value[0], key) if value else None
+    return _one_text(value, key)
+
+
 def _one_text(value: object, key: str) -> str | None:
-    """Give a text; a list may be several answers to choose from, so it is not joined as a message's parts are."""
     if value is None or type(value) is str:
         return value
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return checked_text(value, key)
+    if isinstance(value, list) and len(value) == 1 and type(value[0]) is str:
+        return value[0]
+    if isinstance(value, dict) and value.get("type") == "text":
+        return checked_text(value, key)
     raise TurnedAway("non-text-content", f"{key} is {kind_of(value)}, expected a string")

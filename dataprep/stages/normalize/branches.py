@@ -2,9 +2,39 @@
 
 from typing import Any
 
+from dataprep.stages.normalize.convert import detect_format, named_rows
+from dataprep.stages.normalize.mapping import renamed, shape_of
+from dataprep.stages.normalize.preference import SIDE_KEYS, sides_of
 from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.normalize.trees import paths_of
+
+
+def parts_of(row: Any, settings: Settings) -> tuple[str, list[Any]]:
+    """Give the format that a row is read as, and the rows of that format that it is read as: nearly always itself.
+
+    Raises TurnedAway for a row that has no format, or nothing on the side of a preference that was asked for.
+    """
+    shape = shape_of(row, settings.shapes) if settings.shapes else None
+    if shape is not None:
+        return shape.name, [row] if shape.format is None else _parts(renamed(row, shape), shape.format, settings)
+    name, rows = named_rows(row)
+    if settings.format is not None and name != settings.format:
+        name, rows = settings.format, [row]
+    if name is None:
+        name = detect_format(row)
+    if len(rows) == 1:
+        return name, _parts(rows[0], name, settings)
+    return name, [part for one in rows for part in _parts(one, name, settings)]
 
 
 def branches(row: Any, format_name: str, settings: Settings) -> list[Any]:
-    """Give the rows, each of the same format, that a row is read as: nearly always itself alone."""
-    return [row]
+    """Give the rows of `parts_of`, for a row whose format is settled already."""
+    return parts_of(row, settings)[1]
+
+
+def _parts(row: Any, name: str, settings: Settings) -> list[Any]:
+    if type(row) is not dict:
+        return [row]
+    if name == "oasst":
+        return paths_of(row, settings.paths, settings.roles)
+    return [row] if SIDE_KEYS.isdisjoint(row) else sides_of(row, name, settings.preference, settings.roles)

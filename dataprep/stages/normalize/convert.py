@@ -1,21 +1,29 @@
 """One row of any format in, one conversation out: which format a row has, and what every conversation must hold.
 
-Which format a row has is decided by its keys alone, in this order; a key whose value is null counts as absent:
-1. `chosen` as a message or a list of messages: preference (after the list of 2, or after `prompt` or another question);
+Which format a row has is decided by its keys, and by speaker marks in a text, in this order; a key whose value is null
+counts as absent:
+1. `chosen` as a message or a list of messages, or as a text beside a list of turns: preference (after the list of 2, or
+   after `prompt` or another question);
 2. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
    tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
-   and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `assistant`, `input`, `output`) are
-   turn-pairs; a list of strings is alternating;
-3. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh;
-4. `instruction` and `output`: alpaca;
-5. `prompt` or `query`, and `response`: prompt-response;
+   and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `user`, `assistant`, `input`,
+   `output`) are turn-pairs; a list of strings is alternating, one string with speaker marks (marks.py) is marked;
+3. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh; `chosen` with other marks, or a
+   question with marks up to its answer, which stands under another key: marked;
+4. `instruction` and `output`, which is no list: alpaca;
+5. `prompt` or `query`, and `response`, neither a list: prompt-response;
 6. `dialog`, `turns` or `data` as a list of objects that are turns as in 2; `dialog` or `data` as a list of strings:
    alternating (not `turns`, which in question sets holds the user's turns only, and not beside a `text`);
 7. `prompt` as an object with `text` and `replies`: oasst; `mapping` with nodes: chatgpt; `query`, `tools` and
    `answers`: xlam;
-8. `input` and `output` as lists: parallel;
+8. a list of questions and a list of answers, such as `input` and `output` (PARALLEL_KEYS of lists.py): parallel;
 9. a question and an answer under other names (below): question-answer (beside a `text` only if the answer is a string);
-10. `text`: text.
+10. an unusual arrangement of any of these (reshape.py): the format of what it holds;
+11. one message of a tree, which names its parent: oasst (flat_trees.py joins those of a file);
+12. a whole dialogue with speaker marks as the `text`, or under another key of marked.py: marked;
+13. `text`: text.
+
+The shapes of a mapping file go before all of them.
 
 In lists of turns, a role name that is not known is understood where the whole conversation has one pair of names out of
 role_pairs.py, such as client and counselor; --role goes before that.
@@ -25,8 +33,9 @@ A row that is itself a list of strings may be anything: it is read only with --f
 | question-answer | keys, of which the first that is not null counts |
 |---|---|
 | question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
-| where none of these but `context` is there | `title`; `ask`; `context`, with `answer` |
+| where none of these but `context` is there | `title`; `ask` or `body`; `context`, with `answer` |
 | answer | `response`, `answer`, `completion`, `output`, `chosen` |
+| where there is no such pair | NAMED_PAIRS of answers.py, such as `human` and `gpt`; then any of these in capitals |
 """
 
 from collections.abc import Callable
@@ -35,13 +44,26 @@ from typing import Any
 from dataprep.stages.normalize import marked
 from dataprep.stages.normalize.answers import (
     ANSWER_KEYS,
+    NAMED_PAIRS,
     POST_KEYS,
     QUESTION_GROUPS,
+    SPELLINGS,
     from_question_answer,
     is_question_answer,
+    lowered,
 )
+from dataprep.stages.normalize.cells import as_list
 from dataprep.stages.normalize.chatgpt_export import from_chatgpt_export, is_chatgpt_export
-from dataprep.stages.normalize.lists import from_alternating, from_parallel, holds_strings
+from dataprep.stages.normalize.history import EXCHANGE_KEYS
+from dataprep.stages.normalize.lists import (
+    PARALLEL_KEYS,
+    SPEAKER_KEYS,
+    from_alternating,
+    from_parallel,
+    holds_strings,
+    parallel_keys,
+)
+from dataprep.stages.normalize.mapping import convert_shape, renamed, shape_of
 from dataprep.stages.normalize.media import MEDIA_KEYS, refuse_media
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.pairs import (
@@ -54,11 +76,12 @@ from dataprep.stages.normalize.pairs import (
     from_turn_pairs,
     has_marks,
 )
-from dataprep.stages.normalize.preference import from_preference, is_preference
+from dataprep.stages.normalize.preference import from_preference, has_role, is_preference
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.reshape import RESHAPED_KEYS, reshaped
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.tools import TOOL_KEYS
-from dataprep.stages.normalize.trees import from_oasst, is_tree
+from dataprep.stages.normalize.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
 from dataprep.stages.normalize.turns import (
     LATER_LISTS,
     SYSTEM_KEYS,
@@ -103,10 +126,19 @@ KEYS = (
     *("prompt", "query", "response", "chosen", "text"),
     *(*marked.WHOLE_KEYS, *marked.PROMPT_KEYS, *marked.SYSTEM_KEYS),
     *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
+    *(*SPELLINGS, *SPEAKER_KEYS, *RESHAPED_KEYS),
+    *(*PARENT_KEYS, "id", "message_id", "role", "rank", "deleted", "review_result"),
 )
 
+_LISTS_OF_TEXT = tuple(key for pair in PARALLEL_KEYS for key in pair)
 # Only a row with one of these is looked at for the later formats, 6 to 9.
-_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mapping"))
+_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mapping", *SPELLINGS, *_LISTS_OF_TEXT))
+_RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS))
+# An exchange with one of these has more to say than a pair of PAIR_KEYS reads.
+_EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
+_ANSWERS = frozenset((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS)))
+_TALKS = ("prompt", "question", "query", "input", *ANSWER_KEYS)
+_DOCUMENTS = ("text", "marked")
 _TARGETS = ("user", "assistant", "system", "tool")
 
 
@@ -129,12 +161,14 @@ def format_of(row: Any, settings: Settings) -> str:
     """Name the format that a row is read as: the one settled for all, or its own. Raises TurnedAway."""
     if type(row) is not dict and type(row) is not list:
         raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
-    return settings.format or detect_format(row)
+    shape = shape_of(row, settings.shapes) if settings.shapes else None
+    return shape.name if shape else settings.format or detect_format(row)
 
 
 def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
     """Give a row's messages and tools. Raises TurnedAway for a row that can't become a conversation."""
-    messages, tools = FORMATS[format_name](row, settings.roles)
+    reader = FORMATS.get(format_name)
+    messages, tools = reader(row, settings.roles) if reader else _convert_mapped(row, format_name, settings)
     if may_hold_more(messages, tools):
         messages, tools = unfold(messages, tools)
     refuse_media(row, messages)
@@ -147,34 +181,75 @@ def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
 
 def detect_format(row: dict[str, Any] | list[Any]) -> str:
     """Name a row's format, by the precedence above. Raises TurnedAway where there is none."""
+    name = named_rows(row)[0]
+    if name is not None:
+        return name
+    keys = row if isinstance(row, dict) else {}
+    found = ", ".join(str(key) for key, value in keys.items() if value is not None) or "none that is not null"
+    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
+
+
+def named_rows(row: Any, depth: int = 2) -> tuple[str | None, list[Any]]:
+    """Give a row's format, and the row itself or the ordinary rows of that format that it means.
+
+    None where the row has no format. A row of an unusual arrangement may hold another, `depth` deep at most.
+    """
+    name = _own_format(row)
+    if name is not None:
+        return name, [row]
+    if depth and (isinstance(row, list) or not _RESHAPED_KEYS.isdisjoint(row)):
+        rows = reshaped(row)
+        name, inner = named_rows(rows[0], depth - 1) if rows else (None, [])
+        if name is not None and not (name in _DOCUMENTS and row.get("text") is not None):
+            return name, inner if len(rows) == 1 else rows
+    return _last_format(row), [row]
+
+
+def _own_format(row: dict[str, Any] | list[Any]) -> str | None:
     if isinstance(row, list):
-        return "openai" if holds_strings(row) else _turns_format(row, "openai")
+        return "openai" if holds_strings(row) else _turns_format(row)
     if "chosen" in row and is_preference(row):
         return "preference"
-    for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
+    for key in TURN_LISTS:
         if row.get(key) is not None:
-            return _turns_format(row[key], default)
+            return _turns_format(row[key])
     if has_marks(row):
         return "hh"
     if marked.find_marked_pair(row):
         return "marked"
-    if row.get("instruction") is not None and "output" in row:
+    if row.get("instruction") is not None and "output" in row and type(row["output"]) is not list:
         return "alpaca"
     if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
-        return "prompt-response"
-    if not _LATER_KEYS.isdisjoint(row) and (name := _later_format(row)):
-        return name
+        asked = row["prompt"] if row.get("prompt") is not None else row["query"]
+        if type(asked) is str and type(row["response"]) is not list:
+            return "prompt-response"
+    return None if _LATER_KEYS.isdisjoint(row) else _later_format(row)
+
+
+def _last_format(row: dict[str, Any] | list[Any]) -> str | None:
+    """Name the format of a row that only seems to have one, so that its reader says what is wrong; or of a document."""
+    if isinstance(row, list):
+        return "openai"
+    for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
+        if row.get(key) is not None:
+            return default
+    if is_flat_message(row):
+        return "oasst"
     if marked.find_whole(row):
         return "marked"
-    if row.get("text") is not None:
-        return "text"
-    found = ", ".join(str(key) for key, value in row.items() if value is not None) or "none that is not null"
-    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
+    return None if row.get("text") is None else "text"
+
+
+def _convert_mapped(row: Any, name: str, settings: Settings) -> Converted:
+    shape = next(shape for shape in settings.shapes if shape.name == name)
+    if shape.format is None:
+        return convert_shape(row, shape, settings.roles)
+    return FORMATS[shape.format](renamed(row, shape), settings.roles)
 
 
 def _later_format(row: dict[str, Any]) -> str | None:
     for key in LATER_LISTS:
-        if holds_turns(row.get(key)) and (name := _turns_format(row[key], "")):
+        if holds_turns(row.get(key)) and (name := _turns_format(row[key])):
             return name
         if key != "turns" and row.get("text") is None and holds_strings(row.get(key)):
             return "alternating"
@@ -184,26 +259,35 @@ def _later_format(row: dict[str, Any]) -> str | None:
         return "chatgpt"
     if is_xlam(row):
         return "xlam"
-    if isinstance(row.get("input"), list) and isinstance(row.get("output"), list):
+    if parallel_keys(row):
         return "parallel"
-    if is_question_answer(row) and (row.get("text") is None or any(type(row.get(key)) is str for key in ANSWER_KEYS)):
+    small = row if is_question_answer(row) else lowered(row)
+    if small is None or any(_holds_talk(small[key]) for key in _TALKS if key in small):
+        return None
+    if row.get("text") is None or any(type(value) is str for key, value in small.items() if key in _ANSWERS):
         return "question-answer"
     return None
 
 
-def _turns_format(turns: object, default: str) -> str:
+def _holds_talk(value: object) -> bool:
+    """Tell whether a value is a list of messages, as it is or as text; parts of one message are none."""
+    turns = as_list(value) if type(value) is str and value[:2] in ("[{", "{'", '{"') else value
+    return isinstance(turns, list) and bool(turns) and has_role(turns[0])
+
+
+def _turns_format(turns: object) -> str | None:
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
         if isinstance(first, str):
             return "alternating"
-        return "marked" if marked.holds_dialogue(turns) else default
+        return "marked" if marked.holds_dialogue(turns) else None
     if first.get("from") is not None:
         return "sharegpt" if "value" in first else _named_turns(first)
     if first.get("role") is not None:
         return "openai" if "content" in first else _named_turns(first)
     if first.get("speaker") is not None or first.get("author") is not None:
         return "turns"
-    return "turn-pairs" if any(key in first for key in PAIR_KEYS) else default
+    return "turn-pairs" if any(key in first for key in PAIR_KEYS) and _EXCHANGE_KEYS.isdisjoint(first) else None
 
 
 def _named_turns(first: dict[str, Any]) -> str:

@@ -3,13 +3,21 @@
 import re
 from typing import Any
 
+from dataprep.stages.normalize.history import history_messages
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
 from dataprep.stages.normalize.tools import tools_text
 from dataprep.stages.normalize.turns import Converted, Roles, turn_list, with_system
 
 # Which keys a pair may carry, and the role of each, in the order of speaking.
-PAIR_KEYS = {"system": "system", "human": "user", "input": "user", "assistant": "assistant", "output": "assistant"}
+PAIR_KEYS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "input": "user",
+    "assistant": "assistant",
+    "output": "assistant",
+}
 
 # The reasoning of a row's one answer; the first that holds words counts.
 REASONING_COLUMNS = (
@@ -51,14 +59,14 @@ def from_alpaca(row: Any, roles: Roles) -> Converted:
     instruction = checked_text(row["instruction"], "instruction")
     extra = checked_text(row["input"], "input") if row.get("input") is not None else ""
     question = f"{instruction}\n{extra}" if instruction and extra else instruction or extra
-    return asked(row, question, row["output"], "output")
+    return asked(row, question, row["output"], "output", roles)
 
 
 def from_prompt_response(row: Any, roles: Roles) -> Converted:
     """Convert {"prompt" or "query", "response", "system", "history"}."""
     key = "prompt" if isinstance(row, dict) and row.get("prompt") is not None else "query"
     _require(row, "prompt-response", (key, "response"))
-    return asked(row, checked_text(row[key], key), row["response"], "response")
+    return asked(row, checked_text(row[key], key), row["response"], "response", roles)
 
 
 def from_marked_text(row: Any, roles: Roles) -> Converted:
@@ -87,12 +95,12 @@ def has_marks(row: dict[str, Any]) -> bool:
     return isinstance(texts[0], str) and any(isinstance(text, str) and _MARK.match(text) for text in texts)
 
 
-def asked(row: dict[str, Any], question: str, answer: object, answer_key: str) -> Converted:
+def asked(row: dict[str, Any], question: str, answer: object, answer_key: str, roles: Roles) -> Converted:
     """Give the conversation of a row's `history`, then a question and its answer, under the row's `system`.
 
     A column of reasoning beside them is that of the answer.
     """
-    messages = _history(row.get("history"))
+    messages = history_messages(row.get("history"), roles)
     text = checked_answer(answer, answer_key)
     reasoning = None if _REASONING.isdisjoint(row) else _reasoning(row)
     messages += (("user", question), ("assistant", text) if reasoning is None else ("assistant", text, reasoning))
@@ -131,20 +139,6 @@ def _pair(item: Any, number: int, num_pairs: int) -> list[Message]:
             messages.append((role, checked_text(value, f"{where}: {key}")))
     if not messages:
         raise TurnedAway("bad-message", f"{where} has no text under any of the keys {', '.join(PAIR_KEYS)}")
-    return messages
-
-
-def _history(value: object) -> list[Message]:
-    if value is None or value == "":
-        return []
-    if not isinstance(value, list):
-        raise TurnedAway("bad-history", f"history is {kind_of(value)}, expected a list")
-    messages: list[Message] = []
-    for number, pair in enumerate(value, 1):
-        where = f"pair {number} of history"
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise TurnedAway("bad-history", f"{where} is not a [question, answer] pair")
-        messages += (("user", checked_text(pair[0], where)), ("assistant", checked_answer(pair[1], where)))
     return messages
 
 
