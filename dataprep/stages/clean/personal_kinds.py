@@ -104,9 +104,11 @@ _CN_MOBILE = re.compile(
 _CN_LANDLINE = re.compile(
     r"(?<![A-Za-z0-9_.,#-])(?:[(（]0\d{2,3}[)）][ -]?|0\d{2,3}[ -]?)[2-8]\d{2,3}[ -]?\d{4}" + _AFTER
 )
-_INTERNATIONAL = re.compile(r"(?<![A-Za-z0-9_)\]}+*/=^,.-])\(?\+\(?\d[\d ().-]{5,20}\d(?![\dA-Za-z_%])")
+_INTERNATIONAL = re.compile(r"(?<![A-Za-z0-9_)\]}+*/=^,.-])\(?\+\(?\d[\d ().-]{5,20}\d(?![\dA-WYZa-wyz_%])")
+_EXTENSION = re.compile(r" ?(?:x|ext\.?) ?\d{1,5}(?!\d)", re.IGNORECASE)
 _AMERICAN = re.compile(
-    r"(?<![A-Za-z0-9_.,#$+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-.]\d{4}" + _AFTER
+    r"(?<![A-Za-z0-9_.,#$+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-.]\d{4}"
+    r"(?![0-9A-WYZa-wyz_%])(?![.,-]\d)"
 )
 _FILM_NUMBER = re.compile(r"(?:\+?1)?\d{3}555\d{4}")
 _PHONE_WORDS = re.compile(
@@ -224,18 +226,37 @@ def _is_other_number(text: str, start: int, words: re.Pattern[str]) -> bool:
 
 def _phones(text: str) -> Iterator[_Span]:
     for match in _CN_MOBILE.finditer(text):
-        bare = match[0].isdigit()
-        if _is_phone(match[0], "CN") and not (bare and _is_other_number(text, match.start(), _PHONE_WORDS)):
+        if _is_phone(match[0], "CN") and not _is_another(text, match):
             yield match.span()
     for match in _CN_LANDLINE.finditer(text):
-        told = not match[0].isdigit() or _PHONE_WORDS.search(text, max(0, match.start() - 16), match.start())
-        if told and _is_phone(match[0], "CN"):
+        told = not match[0].isdigit() or _is_told(text, match.start())
+        if told and _is_phone(match[0], "CN") and not _is_another(text, match):
             yield match.span()
     if "+" in text:
         yield from _international_phones(text)
     for match in _AMERICAN.finditer(text):
         if _is_phone(match[0], "US"):
-            yield match.span()
+            yield match.start(), _with_extension(text, match.end())
+
+
+def _is_told(text: str, start: int) -> bool:
+    return bool(_PHONE_WORDS.search(text, max(0, start - 16), start))
+
+
+def _is_another(text: str, match: re.Match[str]) -> bool:
+    """Whether a number is of an order or the like, or is but some groups in a row of more."""
+    start, stop = match.span()
+    if match[0].isdigit():
+        return _is_other_number(text, start, _PHONE_WORDS)
+    in_row = (text[start - 1 : start] == " " and text[start - 2 : start - 1].isdigit()) or (
+        text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].isdigit()
+    )
+    return in_row and " " in match[0] and not _is_told(text, start)
+
+
+def _with_extension(text: str, stop: int) -> int:
+    extension = _EXTENSION.match(text, stop)
+    return extension.end() if extension else stop
 
 
 def _international_phones(text: str) -> Iterator[_Span]:
@@ -246,7 +267,7 @@ def _international_phones(text: str) -> Iterator[_Span]:
                 and not match[0][end : end + 1].isdigit()
                 and _is_phone(match[0][:end], None)
             ):
-                yield match.start(), match.start() + end
+                yield match.start(), _with_extension(text, match.start() + end)
                 break
 
 
