@@ -50,6 +50,7 @@ def turned_away(row: object) -> tuple[str, str]:
             ("assistant", "Hi", "Hm."),
         ),
         ("<think>\nHm.\n</think>\n\nHi</think>", ("assistant", "Hi</think>", "Hm.")),
+        ("<think></think>Hi </think>.", ("assistant", "Hi </think>.", "")),
     ],
 )
 def test_reasoning_at_the_head_of_an_answer_is_kept_apart(text: str, expected: tuple[str, ...]) -> None:
@@ -66,8 +67,11 @@ def test_reasoning_at_the_head_of_an_answer_is_kept_apart(text: str, expected: t
         "First <think>a</think> then <think>b</think>",
     ],
 )
-def test_an_answer_that_only_speaks_of_tags_stays_whole(text: str) -> None:
-    assert answered(text) == ("assistant", text)
+def test_an_answer_that_only_speaks_of_tags_stays_whole_also_where_a_template_would_split_it(text: str) -> None:
+    assert answered(text) == (("assistant", text, "") if "</think>" in text else ("assistant", text))
+    message = {"role": "assistant", "content": text} | ({"reasoning_content": ""} if "</think>" in text else {})
+    whole = rendered(TRL_QWEN3, {"role": "user", "content": "Hello"}, message)
+    assert whole.endswith(f"<think>\n\n</think>\n\n{text}<|im_end|>\n")
 
 
 def test_only_the_assistants_texts_are_looked_into() -> None:

@@ -1,11 +1,13 @@
 """Tool calls and tool definitions, in each way that datasets and models write them."""
 
 import json
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import convert
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from dataprep.stages.normalize.called_text import text_calls
 from dataprep.stages.normalize.message import identify
@@ -452,3 +454,33 @@ def test_tools_come_back_from_every_way_to_write_them(tools: list[dict]) -> None
         assert found is not None
         assert repr(json.loads(found)) == repr(tools)
         assert tools_text(found) == found
+
+
+def test_a_dialogue_that_qwen3s_template_wrote_comes_back_with_all_its_parts() -> None:
+    call = {"type": "function", "function": {"name": "area", "arguments": {"side": 1.0}}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Area?"},
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "reasoning_content": "A square.\n\nSo.",
+            "tool_calls": [call, call],
+        },
+        {"role": "tool", "content": "1.0"},
+        {"role": "tool", "content": "1.0"},
+        {"role": "assistant", "content": "It is 1.", "reasoning_content": "Fine."},
+    ]
+    tools = [{"type": "function", "function": {"name": "area", "ratio": 1.0}}]
+    template = (files("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
+    texts, _ = render_jinja_template(conversations=[messages], tools=tools, chat_template=template)
+    _, found, found_tools = convert({"text": texts[0]})
+    assert found == [
+        ("system", "Be brief."),
+        ("user", "Area?"),
+        ("assistant", "Let me see.", "A square.\n\nSo.", AREA * 2),
+        ("tool", "1.0"),
+        ("tool", "1.0"),
+        ("assistant", "It is 1.", "Fine."),
+    ]
+    assert found_tools == json.dumps(tools)

@@ -69,9 +69,11 @@ def _answer(messages: list[Message], number: int, has_tools: bool) -> Message:
         called = text_calls(text, where) or (react_call(text, messages, number) if has_tools else None)
         if called is not None:
             text, calls = called
-    if text == message[1] and calls is None:
+    if reasoning is None and "</think>" in text:
+        reasoning = ""  # templates split a text at this tag unless the reasoning is known
+    if (text, reasoning, calls) == (message[1], _part(message, 2), _part(message, 3)):
         return message
-    if reasoning is not None and calls is None:
+    if reasoning and calls is None:
         require_answer(text, where)
     return _with(message, text, reasoning, calls)
 
