@@ -120,6 +120,7 @@ def _mistake(error: ValidationError, content: dict[str, Any]) -> str:
         value = value[part] if isinstance(value, dict) else value
     if first["type"] == "unexpected_keyword_argument":
         allowed = Entries if len(path) == 1 else SourceMix
-        return f"{where}: unknown; expected one of {', '.join(allowed.__dataclass_fields__)}"
+        dots = f'; a name with dots is quoted: [sources."{".".join(path[1:])}"]' if isinstance(value, dict) else ""
+        return f"{where}: unknown; expected one of {', '.join(allowed.__dataclass_fields__)}{dots if path[1:] else ''}"
     expected = "a table such as [sources.NAME] with weight = 1.0" if path[:-1] == ["sources"] else _EXPECTED[path[-1]]
     return f"{where} = {json.dumps(value, default=str)}: expected {expected}"

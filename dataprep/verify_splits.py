@@ -46,11 +46,10 @@ def _counts(
     rows: NDArray[np.int64], sources: NDArray[np.int64], lengths: NDArray[np.int64], names: list[str]
 ) -> dict[str, SourceCounts]:
     _, first = np.unique(rows, return_index=True)
+    conversations, examples = np.bincount(sources[first]).tolist(), np.bincount(sources).tolist()
+    tokens = np.bincount(sources, weights=lengths).astype(np.int64).tolist()
     return {
-        names[number]: SourceCounts(
-            conversations=int((sources[first] == number).sum()),
-            examples=int((sources == number).sum()),
-            tokens=int(lengths[sources == number].sum()),
-        )
-        for number in np.unique(sources).tolist()
+        names[number]: SourceCounts(conversations=conversations[number], examples=count, tokens=tokens[number])
+        for number, count in enumerate(examples)
+        if count
     }

@@ -285,6 +285,11 @@ def read_recipe_text(text: str, folder: Path | None = None):
         ("source.a.weight = 1", "source: unknown; expected one of seed, sources, default"),
         ("sources.a.wieght = 1", "sources.a.wieght: unknown; expected one of weight, max_conversations, max_tokens"),
         ("default.when = 2020-01-01", "default.when: unknown; expected one of weight, max_conversations, max_tokens"),
+        (
+            "[sources.chats.v2]\nweight = 2",
+            "sources.chats.v2: unknown; expected one of weight, max_conversations, max_tokens; a name with dots is "
+            'quoted: [sources."chats.v2"]',
+        ),
         ("[sources", "not TOML: "),
     ],
 )

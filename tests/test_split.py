@@ -17,6 +17,7 @@ from dataprep.normalize import normalize_corpus
 from dataprep.stages.split import split_off
 from dataprep.tokenize_summary import tokenize_summary
 from dataprep.verify import verify_cache
+from dataprep.verify_splits import split_problems
 from schemas.errors import InputError
 from schemas.manifest import PackOptions
 
@@ -164,6 +165,16 @@ def test_what_equals_a_held_out_conversation_is_counted_and_listed_and_never_tra
     lines = [json.loads(line) for line in (built.folder / built.manifest.quarantine.file).read_text().splitlines()]
     assert [(line["row"], line["reason"]) for line in lines] == [(9, "equal-to-held-out"), (10, "equal-to-held-out")]
     assert verify_cache(cache, None).problems == []
+
+
+def test_verify_finds_a_conversation_on_both_sides(tmp_path, tiny_tokenizer_dir):
+    built = tokenize_corpus(corpus(tmp_path, {"one": many_dialogues(5)}), str(tiny_tokenizer_dir), OPTIONS, workers=1)
+    train, counts = built.manifest.splits["train"], built.manifest.by_source["train"]
+    doubled = replace(built.manifest, splits={"train": train, "val": train}, by_source={"train": counts, "val": counts})
+    assert split_problems(built.folder, built.manifest) == []
+    assert split_problems(built.folder, doubled) == [
+        f"{built.folder}: conversation 0: trained on and held out, as are 4 more; run `dataprep tokenize` again"
+    ]
 
 
 def test_a_mistaken_split_says_what_to_do(tmp_path, tiny_tokenizer_dir):
