@@ -67,6 +67,7 @@ def turned_away(text: str) -> TurnedAway:
         '<tool_call>\n{"name": "area", "arguments": {"side": 1.0}}\n</tool_call>',
         '<tool_call>{"arguments": {"side": 1.0}, "name": "area"}</tool_call><|im_end|>\n',
         "<tool_call>\n{'arguments': {'side': 1.0}, 'name': 'area'}\n</tool_call>",
+        "<tool_call>\n{\"name\": 'area', \"arguments\": {'side': 1.0,}}\n</tool_call>",
         '<functioncall> {"name": "area", "arguments": {"side": 1.0}} <|endoftext|>',
         """<functioncall> {"name": "area", "arguments": '{"side":1.0}'} <|endoftext|>""",
         '<|python_tag|>{"name": "area", "parameters": {"side": 1.0}}<|eom_id|>',
@@ -159,7 +160,7 @@ def test_a_text_that_only_speaks_of_marks_makes_no_call(text: str) -> None:
         ("<function=a>\n<parameter=b>\nc</function>", "message 2: after a call stands '<parameter=b>"),
         ("[TOOL_CALLS]", "message 2: nothing follows the mark of a call"),
         ('[TOOL_CALLS] [{"name": "a"', "message 2: the call is not JSON: "),
-        ("<tool_call>{'name': 'a', 'arguments': {1, 2}}</tool_call>", "message 2: the call is not JSON: neither JSON"),
+        ("<tool_call>{'name': 'a', 'arguments': {1, 2}}</tool_call>", "message 2: the call is not JSON: "),
     ],
 )
 def test_a_broken_call_is_turned_away(text: str, detail: str) -> None:

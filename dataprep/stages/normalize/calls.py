@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -42,7 +43,7 @@ def written_calls(value: object, where: str) -> tuple[ToolCall, ...]:
     """Read a call, or a list of calls, or JSON text of either. A Python literal is read as the JSON that it means."""
     if isinstance(value, str):
         try:
-            value = literal_json(value) if is_literal(value) else exact_json(value)
+            value = _json_or_literal(value)
         except ValueError as error:
             raise TurnedAway("bad-tool-call", f"{where}: the call is not JSON: {error}") from error
     items = value if isinstance(value, list) else [value]
@@ -120,3 +121,13 @@ def json_text(value: object, reason: str, where: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise TurnedAway(reason, f"{where} can't be written as JSON: {error}") from error
+
+
+def _json_or_literal(text: str) -> Any:
+    try:
+        return exact_json(text)
+    except ValueError:
+        with suppress(ValueError):
+            if text.lstrip()[:1] in ("{", "["):
+                return literal_json(text)
+        raise

@@ -1,7 +1,7 @@
 """Conversations as ChatGPT exports them (`conversations.json`): a tree of nodes, read along the branch last looked at.
 
-Left out are nodes without words: the root, hidden and empty system messages, the user's standing instructions, and
-how long the model thought. Thoughts are the reasoning of the answer after them; a message to a tool is a call of it.
+Left out are nodes without words: the root, hidden and empty messages, the user's standing instructions, and how long
+the model thought. Thoughts are the reasoning of the answer after them; a message to a tool is a call of it.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def from_chatgpt_export(row: Any, roles: Roles) -> Converted:
             continue
         role = _role(message, where, roles)
         text = _text(content, where)
-        if role == "system" and not text.strip():
+        if role in ("system", "assistant") and not text.strip() and not _recipient(message):
             continue
         if role == "assistant":
             messages.append(_answer(message, kind, text, "\n\n".join(thoughts) or None, where))
@@ -107,11 +107,17 @@ def _thoughts(content: Any, where: str) -> list[str]:
 
 
 def _answer(message: dict[str, Any], kind: object, text: str, reasoning: str | None, where: str) -> Message:
-    recipient = message.get("recipient")
-    if not isinstance(recipient, str) or recipient == "all":
+    recipient = _recipient(message)
+    if recipient is None:
         return rich_message("assistant", checked_answer(text, where), reasoning=reasoning)
     call = (None, recipient, _arguments(kind, text))
     return rich_message("assistant", "", reasoning=reasoning, tool_calls=(call,))
+
+
+def _recipient(message: dict[str, Any]) -> str | None:
+    """Give the tool that a message is for; None where it is for all to read."""
+    recipient = message.get("recipient")
+    return recipient if isinstance(recipient, str) and recipient not in ("", "all") else None
 
 
 def _arguments(kind: object, text: str) -> str:
