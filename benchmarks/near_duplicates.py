@@ -116,8 +116,8 @@ def compare(
         f"({sum(firsts[place] >= 0 for place in sure) / len(sure):.1%} of those at least 0.05 above it); "
         f"{len(found):,} found, precision {np.mean(np.array(near) >= threshold):.1%} "
         f"({np.mean(np.array(near) >= threshold - 0.05):.1%} at most 0.05 below it, least {min(near):.2f}); "
-        f"{len(texts) / seconds:,.0f} conversations per CPU s; {signed.itemsize * signed.shape[1]} + "
-        f"{signed.shape[1] // places} x 12 bytes for each of {kept:,} kept"
+        f"{len(texts) / seconds:,.0f} conversations per CPU s; "
+        f"{signed.itemsize * signed.shape[1] + 8 + signed.shape[1] // places * 12} bytes for each of {kept:,} kept"
     )
 
 

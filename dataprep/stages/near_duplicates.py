@@ -67,7 +67,7 @@ def band_places(threshold: float) -> int:
 
 
 class NearDuplicates:
-    """The conversations seen so far of which none nearly equals another, 256 bytes each and 12 for each band."""
+    """The conversations seen so far of which none nearly equals another, in 264 bytes each and 12 for each band."""
 
     def __init__(self, threshold: float) -> None:
         self._least_equal = int(np.ceil(threshold * NUM_PLACES - 1e-9))
