@@ -75,9 +75,14 @@ def _repetition(limit: float, messages: list[Message], notes: Notes) -> None:
 
 
 def _languages(wanted: list[str], other: Callable[[str], str | None], messages: list[Message], notes: Notes) -> None:
-    found = dict.fromkeys(other("\n".join(texts)) for texts in _sides(messages))
-    languages = [code for code in found if code]
-    if languages and None not in found:
+    languages: dict[str, None] = {}
+    for texts in _sides(messages):
+        language = other("\n".join(texts))
+        if language is None:
+            return
+        if language:
+            languages[language] = None
+    if languages:
         detail = f"the text is in {' and '.join(languages)}, not in {' or '.join(wanted)}"
         raise TurnedAway("other-language", detail)
 

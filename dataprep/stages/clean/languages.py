@@ -12,6 +12,7 @@ sv sw ta te tg th tk tl tr tt ug uk ur uz vi wa xh yo zh zu
 """
 CODES = frozenset(_CODES.split())  # ISO 639-1, those that the model knows
 CHARACTERS = 1000
+_SHORT = 200  # characters, below which letters are counted
 _MIN_LETTER_BYTES = 20  # of letters as UTF-8; fewer are too short to tell
 _SURE = 0.05  # the wanted languages' share of the likelihood, below which they are out of question
 _RELATIVES = {"zh": ("yue", "wuu"), "en": ("pcm",), "no": ("nn",), "nn": ("no",), "ms": ("id",), "id": ("ms",)}
@@ -31,11 +32,11 @@ def other_language(wanted: Sequence[str]) -> Callable[[str], str | None]:
 
     def found(text: str) -> str | None:
         sample = text[:CHARACTERS]
-        if len("".join(filter(str.isalpha, sample)).encode()) < _MIN_LETTER_BYTES:
+        if len(sample) < _SHORT and len("".join(filter(str.isalpha, sample)).encode()) < _MIN_LETTER_BYTES:
             return ""
-        ranked = identifier.rank(sample)
-        if ranked[0][0] in accepted or sum(share for code, share in ranked if code in accepted) > _SURE:
+        language, _ = identifier.classify(sample)
+        if language in accepted or sum(share for code, share in identifier.rank(sample) if code in accepted) > _SURE:
             return None
-        return str(ranked[0][0])
+        return str(language)
 
     return found

@@ -5,6 +5,8 @@ A refusal counts at the head of an answer only (within it, it may be a quotation
 
 import re
 
+from stringzilla import find
+
 _CANNOT = r"(?:can(?:'|’|no)t|can not|am (?:not able|unable)|[’']m (?:not able|unable)|won[’']?t|will not)"
 _HELP = (
     r"(?:\w+ly )?(?:fulfil|assist|help|comply|provide|create|generate|engage|write|support|answer|discuss|participate"
@@ -33,9 +35,16 @@ _BOILERPLATE = (
 )
 _REFUSAL = re.compile(rf"\s*(?:{'|'.join(_HEADS)})", re.IGNORECASE)
 _PHRASE = re.compile("|".join(_BOILERPLATE), re.IGNORECASE)
+# Every boilerplate holds one of these in small letters; to search for them is far quicker than to match.
+_WORDS = ["as an ai", "artificial intelligence", "machine learning", "language model", "openai", "chatgpt"]
+_WORDS += ["my knowledge", "my last", "an ai ", "作为", "语言模型", "我的知识"]
 
 
 def found_refusal(answer: str) -> str | None:
     """Give the words by which an answer is a refusal or boilerplate, or None."""
-    match = _REFUSAL.match(answer) or _PHRASE.search(answer)
+    match = _REFUSAL.match(answer)
+    if match is None:
+        lower = answer.lower()
+        if any(find(lower, word) >= 0 for word in _WORDS):
+            match = _PHRASE.search(answer)
     return None if match is None else match[0].strip()

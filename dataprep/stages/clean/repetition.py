@@ -17,14 +17,14 @@ def repeated_share(text: str) -> float:
     length = sum(map(len, tokens))
     if length > _LONGEST_WORD * len(tokens):
         tokens = list("".join(tokens))
-    if len(tokens) <= GRAM:
+    grams = list(zip(*(tokens[start:] for start in range(GRAM)), strict=False))
+    if len(set(grams)) == len(grams):
         return 0.0
-    grams = set()
+    before = set()
     repeated = covered = 0  # characters; tokens up to here are counted
-    for end in range(GRAM, len(tokens) + 1):
-        gram = tuple(tokens[end - GRAM : end])
-        if gram in grams:
-            repeated += sum(map(len, tokens[max(covered, end - GRAM) : end]))
-            covered = end
-        grams.add(gram)
+    for start, gram in enumerate(grams):
+        if gram in before:
+            repeated += sum(map(len, tokens[max(covered, start) : start + GRAM]))
+            covered = start + GRAM
+        before.add(gram)
     return repeated / length

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from dataprep.stages.clean.prose import outside_code
 
-# A terminal's colour goes as a whole; vertical tabs, page feeds and NEL end a line; the rest is nothing at all.
+# A terminal's colour goes as a whole; vertical tabs and page feeds end a line.
 _CONTROL_CHARS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _CONTROL_CHAR = re.compile(_CONTROL_CHARS)
 _CONTROL = re.compile(rf"\x1b\[[0-9;]*[A-Za-z]|{_CONTROL_CHARS}")
-_LINE_BREAKS = "\x0b\x0c\x85"
+# UTF-8 that was read as Latin-1, and that it was, which only a control character shows
+_MISREAD = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_SURELY_MISREAD = re.compile("[\xc2-\xf4][\x80-\x9f]|[\xe0-\xf4][\x80-\xbf]{1,2}[\x80-\x9f]")
 
 _CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _MARKS = "，。！？；：、“”‘’（）《》…—"
@@ -51,10 +53,30 @@ def without_replacement_chars(text: str) -> str:
 
 
 def without_control_chars(text: str) -> str:
-    """Take control characters out; those that end a line become a newline."""
+    """Take control characters out, or write what they stood for.
+
+    Vertical tabs and page feeds end a line. U+0080 to U+009F are what is left of text read as Latin-1: of UTF-8
+    (`Ã` and U+0089 for `É`), which is read anew, or of Windows-1252 (U+0092 for `’`).
+    """
     if not _CONTROL_CHAR.search(text):
         return text
-    return _CONTROL.sub(lambda match: "\n" if match[0] in _LINE_BREAKS else "", text)
+    if _SURELY_MISREAD.search(text):
+        text = _MISREAD.sub(_read_anew, text)
+    return _CONTROL.sub(_instead, text)
+
+
+def _read_anew(match: re.Match[str]) -> str:
+    try:
+        return match[0].encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return match[0]
+
+
+def _instead(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in "\x0b\x0c":
+        return "\n"
+    return character.encode("latin-1").decode("cp1252", "ignore") if character >= "\x80" else ""
 
 
 def without_control_tokens(text: str) -> str:
