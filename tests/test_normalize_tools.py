@@ -272,6 +272,12 @@ def test_tools_may_stand_under_several_keys_and_as_a_list_of_texts(key: str) -> 
     )
 
 
+def test_the_first_message_may_bring_the_tools_along() -> None:
+    first = {"role": "system", "content": "Be brief.", "tools": [{"name": "area"}]}
+    found = convert([first, {"role": "assistant", "content": "Hi"}])
+    assert found[1:] == ([("system", "Be brief."), ("assistant", "Hi")], '[{"name":"area"}]')
+
+
 def test_a_react_call_is_read_where_there_are_tools_one_answers_and_nothing_asks_for_the_style() -> None:
     text = 'Thought: I need the area.\nAction: area\nAction Input: {"side":1.0}\nObservation:'
     rest = (("tool", "1.0"), ("assistant", "It is 1."))

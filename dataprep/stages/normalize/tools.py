@@ -16,6 +16,8 @@ from dataprep.stages.normalize.reasons import TurnedAway, kind_of
 # Where a row may have its tool definitions; the first that is not null counts.
 TOOL_KEYS = ("tools", "functions", "available_tools")
 
+_TOOLS = frozenset(TOOL_KEYS)
+
 
 def openai_calls(value: object, where: str) -> tuple[ToolCall, ...] | None:
     """Read a `tool_calls` list: {"id", "function": {"name", "arguments"}} or flat {"name", "arguments"} items."""
@@ -30,7 +32,7 @@ def openai_calls(value: object, where: str) -> tuple[ToolCall, ...] | None:
 
 def row_tools(row: Any) -> str | None:
     """Give the tool definitions that a row has under any of TOOL_KEYS as the text of a JSON array."""
-    if not isinstance(row, dict):
+    if not isinstance(row, dict) or _TOOLS.isdisjoint(row):
         return None
     for key in TOOL_KEYS:
         value = row.get(key)

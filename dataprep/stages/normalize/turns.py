@@ -23,6 +23,7 @@ TEXT_KEYS = ("value", "content", "text", "utterance", "message", "parts")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 SYSTEM_KEYS = ("system", "systemInstruction", "system_instruction")
 TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
+_SYSTEM = frozenset(SYSTEM_KEYS)
 
 Roles = Mapping[str, str]
 Converted = tuple[list[Message], str | None]
@@ -82,7 +83,7 @@ def holds_turns(value: object) -> bool:
 
 def with_system(row: Any, messages: list[Message]) -> list[Message]:
     """Put the row's own `system` text first, unless it is empty or the first message says the same."""
-    if not isinstance(row, dict):
+    if not isinstance(row, dict) or _SYSTEM.isdisjoint(row):
         return messages
     key = next((key for key in SYSTEM_KEYS if row.get(key) is not None), None)
     if key is None or row[key] == "":
@@ -97,8 +98,12 @@ def read_turns(turns: list[Any], roles: Roles) -> list[Message]:
 
 
 def _from_turns(row: Any, roles: Roles, role_key: str, text_key: str) -> Converted:
-    messages = _messages(turn_list(row), roles, role_key, text_key)
-    return with_system(row, messages), row_tools(row)
+    turns = turn_list(row)
+    messages = _messages(turns, roles, role_key, text_key)
+    tools = row_tools(row)
+    if tools is None and len(turns[0]) > 2:
+        tools = row_tools(turns[0])  # a system message may bring its tools along
+    return with_system(row, messages), tools
 
 
 def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message]:
