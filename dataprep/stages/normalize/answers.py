@@ -55,6 +55,7 @@ NAMED_PAIRS = (
 
 _POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask", "body"), ("context",))
 _ASKING = ("instruction", "question", "query", "prompt", "input")
+_ANSWERING = frozenset(ANSWER_KEYS)
 _KNOWN = frozenset((*_ASKING, *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair)))
 
 # Of all keys that are read here, the spellings that a column may have.
@@ -74,9 +75,9 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
         raise TurnedAway("format-mismatch", f"the row is {kind_of(row)}; question-answer needs an object")
     if not is_question_answer(row):
         row = lowered(row) or row
-    answered = _is_asked(row) and any(row.get(key) is not None for key in ANSWER_KEYS)
-    pair = None if answered else named_pair(row)
-    answer_key = pair[1] if pair else _answer_key(row)
+    answer_key = _first_of(row, ANSWER_KEYS)
+    pair = None if answer_key is not None and _is_asked(row) else named_pair(row)
+    answer_key = pair[1] if pair else answer_key or next((key for key in ANSWER_KEYS if key in row), None)
     if answer_key is None:
         detail = f"question-answer needs one of the keys {', '.join(ANSWER_KEYS)}"
         raise TurnedAway("format-mismatch", detail)
@@ -91,9 +92,9 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
 
 def question_text(row: dict[str, Any]) -> str | None:
     """Give what a row asks, joined from its keys by newlines; None where it has no such key."""
-    if any(row.get(key) is not None for key in _ASKING):
+    if _first_of(row, _ASKING) is not None:
         groups = QUESTION_GROUPS
-    elif any(row.get(key) is not None for key in POST_KEYS):
+    elif _first_of(row, POST_KEYS) is not None:
         groups = _POST_GROUPS
     else:
         return None
@@ -127,18 +128,20 @@ def lowered(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_asked(row: dict[str, Any]) -> bool:
-    if any(row.get(key) is not None for key in _ASKING):
-        return any(key in row for key in ANSWER_KEYS)
-    return "answer" in row and any(row.get(key) is not None for key in POST_KEYS)
+    if _first_of(row, _ASKING) is not None:
+        return not _ANSWERING.isdisjoint(row)
+    return "answer" in row and _first_of(row, POST_KEYS) is not None
 
 
-def _answer_key(row: dict[str, Any]) -> str | None:
-    found = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
-    return found or next((key for key in ANSWER_KEYS if key in row), None)
+def _first_of(row: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    for key in keys:
+        if row.get(key) is not None:
+            return key
+    return None
 
 
 def _first_text(row: dict[str, Any], keys: tuple[str, ...]) -> str:
-    key = next((key for key in keys if row.get(key) is not None), None)
+    key = _first_of(row, keys)
     return "" if key is None else _one_text(row[key], key) or ""
 
 

@@ -5,8 +5,12 @@ from typing import Any
 from dataprep.stages.normalize.convert import detect_format, named_rows
 from dataprep.stages.normalize.mapping import renamed, shape_of
 from dataprep.stages.normalize.preference import SIDE_KEYS, sides_of
+from dataprep.stages.normalize.reshape import logged
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.trees import paths_of
+
+# Messages beside one of these may wait for the answer that it holds.
+_ANSWERED = frozenset(("choices", "response", "completion"))
 
 
 def parts_of(row: Any, settings: Settings) -> tuple[str, list[Any]]:
@@ -35,6 +39,8 @@ def branches(row: Any, format_name: str, settings: Settings) -> list[Any]:
 def _parts(row: Any, name: str, settings: Settings) -> list[Any]:
     if type(row) is not dict:
         return [row]
+    if name == "openai" and not _ANSWERED.isdisjoint(row):
+        row = logged(row) or row
     if name == "oasst":
         return paths_of(row, settings.paths, settings.roles)
     return [row] if SIDE_KEYS.isdisjoint(row) else sides_of(row, name, settings.preference, settings.roles)

@@ -138,6 +138,7 @@ _RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_K
 _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
 _ANSWERS = frozenset((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS)))
 _TALKS = ("prompt", "question", "query", "input", *ANSWER_KEYS)
+_PARENT_KEYS = frozenset(PARENT_KEYS)
 _DOCUMENTS = ("text", "marked")
 _TARGETS = ("user", "assistant", "system", "tool")
 
@@ -192,16 +193,18 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
 def named_rows(row: Any, depth: int = 2) -> tuple[str | None, list[Any]]:
     """Give a row's format, and the row itself or the ordinary rows of that format that it means.
 
-    None where the row has no format. A row of an unusual arrangement may hold another, `depth` deep at most.
+    The name is None where the row has no format. Unusual arrangements may hold others, `depth` deep at most.
     """
     name = _own_format(row)
     if name is not None:
         return name, [row]
     if depth and (isinstance(row, list) or not _RESHAPED_KEYS.isdisjoint(row)):
         rows = reshaped(row)
+        if len(rows) > 1:
+            return "alpaca", rows  # the instances of one instruction
         name, inner = named_rows(rows[0], depth - 1) if rows else (None, [])
         if name is not None and not (name in _DOCUMENTS and row.get("text") is not None):
-            return name, inner if len(rows) == 1 else rows
+            return name, inner
     return _last_format(row), [row]
 
 
@@ -233,7 +236,7 @@ def _last_format(row: dict[str, Any] | list[Any]) -> str | None:
     for key, default in zip(TURN_LISTS, ("openai", "sharegpt", "turn-pairs", "openai"), strict=True):
         if row.get(key) is not None:
             return default
-    if is_flat_message(row):
+    if not _PARENT_KEYS.isdisjoint(row) and is_flat_message(row):
         return "oasst"
     if marked.find_whole(row):
         return "marked"
@@ -248,7 +251,8 @@ def _convert_mapped(row: Any, name: str, settings: Settings) -> Converted:
 
 
 def _later_format(row: dict[str, Any]) -> str | None:
-    for key in LATER_LISTS:
+    has_lists = list in map(type, row.values())
+    for key in LATER_LISTS if has_lists else ():
         if holds_turns(row.get(key)) and (name := _turns_format(row[key])):
             return name
         if key != "turns" and row.get("text") is None and holds_strings(row.get(key)):
@@ -259,11 +263,14 @@ def _later_format(row: dict[str, Any]) -> str | None:
         return "chatgpt"
     if is_xlam(row):
         return "xlam"
-    if parallel_keys(row):
+    if has_lists and parallel_keys(row):
         return "parallel"
     small = row if is_question_answer(row) else lowered(row)
-    if small is None or any(_holds_talk(small[key]) for key in _TALKS if key in small):
+    if small is None:
         return None
+    for key in _TALKS:
+        if key in small and _holds_talk(small[key]):
+            return None
     if row.get("text") is None or any(type(value) is str for key, value in small.items() if key in _ANSWERS):
         return "question-answer"
     return None
@@ -271,8 +278,10 @@ def _later_format(row: dict[str, Any]) -> str | None:
 
 def _holds_talk(value: object) -> bool:
     """Tell whether a value is a list of messages, as it is or as text; parts of one message are none."""
-    turns = as_list(value) if type(value) is str and value[:2] in ("[{", "{'", '{"') else value
-    return isinstance(turns, list) and bool(turns) and has_role(turns[0])
+    if type(value) is str and value[:1] not in ("[", "{"):
+        return False
+    turns = as_list(value)
+    return isinstance(turns, list) and bool(turns) and has_role(turns[0]) and turn_keys(turns[0])[1] in turns[0]
 
 
 def _turns_format(turns: object) -> str | None:

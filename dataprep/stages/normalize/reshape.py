@@ -10,7 +10,7 @@ These are looked at only where no ordinary format is found:
 - {"turns": […], "choices": [{"turns": […]}]}, and answers alone, which are turned away;
 - {"instruction", "instances": [{"input", "output"}]}: one row an instance;
 - answers that were compared (ranked.py);
-- `history` as the whole dialogue.
+- `history`, `utterances` or `chat` as the whole dialogue.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from dataprep.stages.normalize.answers import ANSWER_KEYS
 from dataprep.stages.normalize.cells import as_list, parsed_cell
 from dataprep.stages.normalize.history import exchange_keys
+from dataprep.stages.normalize.lists import SPEAKER_KEYS
 from dataprep.stages.normalize.media import MEDIA_KEYS
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.preference import answer_turns, has_role
@@ -28,9 +29,10 @@ from dataprep.stages.normalize.tools import TOOL_KEYS
 from dataprep.stages.normalize.turns import LATER_LISTS, SYSTEM_KEYS, TURN_LISTS, holds_turns, turn_keys
 
 WRAPPERS = ("row", "data", "json", "item", "record", "conversation", "dialogue", "body", "request")
+_PAST = ("history", "utterances", "chat", "chat_history")
 RESHAPED_KEYS = (
     *WRAPPERS,
-    *("choices", "instances", "history", "input"),
+    *("choices", "instances", "input", "response", "completion", *_PAST),
     *(key for pair in (*NAMED_SIDES, *COMPARED) for key in pair),
     *(*LISTED, *RATING_LISTS, *WINNERS, "rejected", "rejected_messages", "label", "kto_tag"),
 )
@@ -47,25 +49,43 @@ def reshaped(row: Any) -> list[Any]:
     """Give the ordinary rows that an unusual row means; none where it means nothing that is known."""
     if isinstance(row, list):
         return [{"conversation": row}] if row and isinstance(row[0], list) and _turns_of(row) else []
-    for reading in (_logged, _listed, _unwrapped, _answered, _preferred, compared, _question_set, _past):
+    for reading in (logged, _listed, _unwrapped, _answered, _preferred, compared, _question_set, _past):
         found = reading(row)
         if found is not None:
             return [found]
     return _instances(row)
 
 
-def _logged(row: dict[str, Any]) -> dict[str, Any] | None:
-    """Join what an OpenAI client sent with what came back."""
-    answer = _first_message(row.get("response")) or _first_message(row)
+def logged(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Join what an OpenAI client sent with what came back: a completion, or its text; None where there is no such.
+
+    Messages that end in an answer already are joined with nothing.
+    """
+    answer = _first_message(row.get("response")) or _first_message(row) or _later_text(row)
     if answer is None:
         return None
     for key in ("request", "body", None):
         sent = row if key is None else row.get(key)
         sent = sent["body"] if isinstance(sent, dict) and isinstance(sent.get("body"), dict) else sent
         if isinstance(sent, dict) and holds_turns(sent.get("messages")):
-            kept = {name: sent[name] for name in _KEPT_OUTSIDE if sent.get(name) is not None}
+            if not _waits(sent["messages"]):
+                return None
+            beside = row if key is None else sent
+            kept = {name: value for name, value in beside.items() if name not in ("response", "completion", "choices")}
             return kept | {"messages": [*sent["messages"], answer]}
     return None
+
+
+def _later_text(row: dict[str, Any]) -> dict[str, Any] | None:
+    text = next((row[key] for key in ("response", "completion") if row.get(key) is not None), None)
+    waits = type(text) is str and bool(text.strip()) and holds_turns(row.get("messages"))
+    return {"role": "assistant", "content": text} if waits else None
+
+
+def _waits(messages: list[Any]) -> bool:
+    """Tell whether messages, by OpenAI's names, end before an answer."""
+    last = messages[-1]
+    return isinstance(last, dict) and "content" in last and last.get("role") in ("user", "tool", "human")
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -188,12 +208,16 @@ def _question_set(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _past(row: dict[str, Any]) -> dict[str, Any] | None:
-    history = as_list(row.get("history"))
-    if not isinstance(history, list) or not history:
-        return None
-    turns = history if has_role(history[0]) else _turns_of(history)
-    kept = {key: row[key] for key in _KEPT_OUTSIDE if row.get(key) is not None}
-    return None if turns is None else kept | {"conversation": turns}
+    """Give the dialogue under a name that other formats have for something else, such as a history."""
+    for key in _PAST:
+        said = as_list(row.get(key))
+        if not isinstance(said, list) or not said:
+            continue
+        turns = said if has_role(said[0]) or (key == "utterances" and type(said[0]) is str) else _turns_of(said)
+        if turns is not None:
+            kept = {name: row[name] for name in (*_KEPT_OUTSIDE, *SPEAKER_KEYS) if row.get(name) is not None}
+            return kept | {"conversation": turns}
+    return None
 
 
 def _instances(row: dict[str, Any]) -> list[Any]:
