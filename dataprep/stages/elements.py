@@ -18,7 +18,7 @@ LONGEST_WHOLE = 16 << 20  # a longer value is looked at for the beginning of the
 
 _SCAN_BYTES = 256 << 10
 
-_FIRST_KEY = re.compile(rb'(\s*)\{\s*("(?:[^"\\]|\\.){0,200}"\s*:)', re.DOTALL)
+_FIRST_KEY = re.compile(rb'(\s*)\{\s*("(?:[^"\\]|\\.){0,200}")\s*:', re.DOTALL)
 _NO_CUTS = Cuts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
@@ -132,6 +132,7 @@ class _Mark:
 
     def __init__(self) -> None:
         self._known = False
+        self._key = b""
         self._pattern: re.Pattern[bytes] | None = None
         self._longest = LONGEST_WHOLE
         self._looked = 0  # up to where the last value was looked at in vain
@@ -142,7 +143,7 @@ class _Mark:
         Where `index` is None, that is up to the end of what was read, if the last value is suspiciously long.
         """
         if index is not None:
-            return self._cut_whole(text, index)
+            return self._cut_whole(text, index) if self._is_crowded(text, index) else None
         num_cuts = len(text.cuts.ends)
         begin = int(text.cuts.begins[-1]) if num_cuts else text.start
         if not at_end and text.scanned - begin <= max(self._longest, 2 * (self._looked - begin)):
@@ -150,6 +151,13 @@ class _Mark:
         self._looked = text.scanned
         broken = self._cut_whole(text, num_cuts - 1) if num_cuts else None
         return self._cut_last(text, begin, at_end) if broken is None else broken
+
+    def _is_crowded(self, text: Text, index: int) -> bool:
+        """Tell quickly whether there may be more marks than values up to the boundary at `index`."""
+        if not self._known:
+            self._find(text)
+        end = int(text.cuts.ends[index]) - text.start
+        return self._pattern is not None and text.held.count(self._key, 0, end) > index + 1
 
     def _cut_whole(self, text: Text, index: int) -> int | None:
         ends = text.cuts.ends[: index + 1]
@@ -179,16 +187,19 @@ class _Mark:
     def _commas(self, text: Text, begin: int, end: int) -> list[int]:
         """Find the commas before each mark between `begin` and `end`."""
         if not self._known:
-            self._known = True
-            first = _FIRST_KEY.match(text.held)
-            if first:
-                blank = re.escape(first[1]) if b"\n" in first[1] else rb"\s*"
-                body = rb"\{\s*" + re.escape(first[2])
-                self._pattern = re.compile(rb"," + blank + body)
+            self._find(text)
         if self._pattern is None:
             return []
         found = self._pattern.finditer(text.held, begin - text.start, end - text.start)
         return [text.start + match.start() for match in found]
+
+    def _find(self, text: Text) -> None:
+        self._known = True
+        first = _FIRST_KEY.match(text.held)
+        if first:
+            blank = re.escape(first[1]) if b"\n" in first[1] else rb"\s*"
+            self._key = first[2]
+            self._pattern = re.compile(rb"," + blank + rb"\{\s*" + re.escape(first[2]) + rb"\s*:")
 
 
 def _enough(cuts: Cuts, end: int, span_rows: int, to_bracket: bool) -> int | None:

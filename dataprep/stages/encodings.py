@@ -22,12 +22,14 @@ _LEAST_DECODED = 0.8  # of the lines with bytes outside ASCII
 _LEAST_ZEROS = 0.05  # of the pairs of bytes
 _LEAST_ACCENTS = 3
 _HIGH = re.compile(rb"[\x80-\xff]+")
+# One or two letters with accents, beside a plain one; not those of Icelandic: in Turkish encodings they are others.
 _ACCENTED = re.compile(
-    rb"(?<=[A-Za-z])[\xc0-\xd6\xd8-\xf6\xf8-\xff](?![\x80-\xff])|(?<![\x80-\xff])[\xc0-\xd6\xd8-\xf6\xf8-\xff](?=[a-z])"
+    rb"(?:(?<=[A-Za-z])(?:[\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc\xff]{1,2}|\x92(?=[a-z]))"
+    rb"|(?<![\x80-\xff])[\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc\xff]{1,2}(?=[a-z]))(?![\x80-\xff])"
 )
 _SIGN = re.compile(rb"[\x80\x85\x91-\x94\x96\x97\xa1\xa3\xa9\xab\xae\xb0\xb7\xbb\xbf]")  # quotes, dashes and such
 _LEAST_KNOWN = 0.9  # letters and signs, of the bytes outside ASCII
-_MOST_HIGH = 0.15  # of all bytes
+_MOST_HIGH = 0.25  # of all bytes
 _BROKEN = "sftpack-broken"
 
 
@@ -97,7 +99,7 @@ def _sample(head: bytes) -> list[bytes]:
 def _unmarked_utf16(head: bytes) -> str | None:
     pairs = len(head) // 2
     first, second = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
-    if max(first, second) < max(3, _LEAST_ZEROS * pairs) or 20 * min(first, second) > max(first, second):
+    if max(first, second) < max(3, _LEAST_ZEROS * pairs) or 4 * min(first, second) > max(first, second):
         return None
     name = "utf-16-le" if second > first else "utf-16-be"
     sample = head[: 2 * pairs].decode(name, "replace")
@@ -108,8 +110,10 @@ def _western(lines: list[bytes]) -> str | None:
     """Tell Windows-1252 by single letters with accents beside plain ones, which are nearly all that is not ASCII."""
     text = b"\n".join(lines)
     high = sum(len(run) for run in _HIGH.findall(text))
-    accented, signs = len(_ACCENTED.findall(text)), len(_SIGN.findall(text))
-    if accented < max(_LEAST_ACCENTS, signs) or high > _MOST_HIGH * len(text):
+    runs = _ACCENTED.findall(text)
+    pairs, signs = sum(len(run) == 2 for run in runs), len(_SIGN.findall(text))
+    accented = len(runs) + pairs
+    if accented < max(_LEAST_ACCENTS, signs) or 2 * pairs > len(runs) or high > _MOST_HIGH * len(text):
         return None
     return "cp1252" if accented + signs >= _LEAST_KNOWN * high else None
 
@@ -120,7 +124,7 @@ def _judged(lines: list[bytes]) -> str | None:
 
     matches = []
     for encoding in _LEGACY:
-        whole = [line for line in lines if _decodes(line, encoding)]
+        whole = [decoded for line in lines if (decoded := _decoded(line, encoding))]
         if len(whole) >= _LEAST_DECODED * len(lines):
             best = from_bytes(b"\n".join(whole), cp_isolation=[encoding]).best()
             if best is not None and best.encoding == encoding:
@@ -128,12 +132,12 @@ def _judged(lines: list[bytes]) -> str | None:
     return min(matches)[2] if matches else None
 
 
-def _decodes(line: bytes, encoding: str) -> bool:
+def _decoded(line: bytes, encoding: str) -> bytes:
+    """Give a line without a character that it ends within; nothing where it can't be decoded."""
     try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+        return codecs.getincrementaldecoder(encoding)().decode(line).encode(encoding)
+    except UnicodeError:
+        return b""
 
 
 def _is_utf8(line: bytes) -> bool:
