@@ -3,9 +3,12 @@
 import json
 import sys
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("phonenumbers")
 pytest.importorskip("stdnum")
@@ -288,6 +291,45 @@ def test_redact_changes_string_values_of_arguments_and_nothing_else_in_them() ->
     assert json.loads(cleaned.messages[1][3][0][2])["note"] == '你\n😀 tel "[PHONE]" /'
     assert cleaned.changed == ("pii-email", "pii-phone")
     assert cleaned.seen == ("pii-email",)  # the name
+
+
+PARTS = st.sampled_from(
+    ["a.berg@posteo.de", "13712345608", "47.93.201.18", ' "', "\\", "\n", "/", "你好", "😀", "é", " x "]
+)
+TEXTS = st.lists(PARTS, max_size=5).map(" ".join)
+VALUES = st.recursive(
+    TEXTS | st.integers(-9, 9) | st.booleans() | st.none() | st.floats(-1, 1),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["to", 'q"', "x:"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def with_marks(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list):
+        return [with_marks(one) for one in value]
+    return {name: with_marks(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+def redacted(text: str) -> str:
+    cleaned = clean("redact", [("user", text)])
+    return text if cleaned is None else cleaned.messages[0][1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=st.fixed_dictionaries({"value": VALUES}), ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
+def test_arguments_stay_json_with_their_strings_redacted(value: Any, ascii_only: bool, indent: int | None) -> None:
+    arguments = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    call = ("c1", "send", arguments)
+    cleaned = clean(
+        "redact", [rich_message("assistant", "a.berg@posteo.de 13712345608 47.93.201.18", tool_calls=(call,))]
+    )
+    assert cleaned is not None
+    changed = cleaned.messages[0][3][0][2]
+    assert json.loads(changed) == with_marks(value)
+    if with_marks(value) == value:
+        assert changed == arguments
 
 
 def test_a_number_in_arguments_is_left_and_counted() -> None:

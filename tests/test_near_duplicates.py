@@ -1,6 +1,7 @@
 """Near duplicates: signatures estimate Jaccard similarity, and the first of those that are nearly equal is named."""
 
 import random
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.stages.near_duplicates import NearDuplicates, band_places, signatures
+from schemas.errors import InputError
 
 CHINESE = "心里总是觉得空落落的好像做什么都提不起精神朋友们约出去玩也不想动只想一个人待着听音乐看窗外的雨"
 
@@ -123,3 +125,9 @@ def test_many_equal_texts_and_many_batches_are_joined() -> None:
     assert (seen.first_of(rows) == -1).all()
     assert seen.first_of(rows).tolist() == list(range(9000))
     assert (seen.first_of(np.repeat(rows[:1], 5000, axis=0)) == 0).all()
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rensa", None)
+    with pytest.raises(InputError, match=r"rensa, which isn't here: pip install 'rensa>=0.5,<1'"):
+        signatures(["one two three"])
