@@ -123,6 +123,10 @@ def test_glaive_may_escape_an_apostrophe_in_its_single_quotes() -> None:
 def test_a_mark_within_a_string_of_the_arguments_ends_nothing() -> None:
     text = '<tool_call>{"name": "say", "arguments": {"text": "a </tool_call> b"}}</tool_call>'
     assert text_calls(text, "x") == ("", ((None, "say", '{"text":"a </tool_call> b"}'),))
+    for before, after in (("[TOOL_CALLS] [", "]"), ("<|python_tag|>", ""), ("<functioncall> ", " <|endoftext|>")):
+        arguments = '{"text":"[TOOL_CALLS] <|python_tag|> <functioncall> {"}'
+        text = f'{before}{{"name": "say", "arguments": {arguments}}}{after}'
+        assert text_calls(text, "x") == ("", ((None, "say", arguments),))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_a_mark_within_a_string_of_the_arguments_ends_nothing() -> None:
         "The token <|python_tag|> precedes code.",
         "The mark [TOOL_CALLS] begins a call.",
         "Use <functioncall> for it.",
+        "Begin with <function=NAME> then.",
     ],
 )
 def test_a_text_that_only_speaks_of_marks_makes_no_call(text: str) -> None:

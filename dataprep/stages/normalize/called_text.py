@@ -15,24 +15,27 @@ is broken, cut off or followed by more text turns the row away: its parts could 
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 import orjson
 
-from dataprep.stages.normalize.calls import exact_json, read_call, value_end, value_texts, written_calls
+from dataprep.stages.normalize.calls import exact_json, read_call, value_end, written_calls
 from dataprep.stages.normalize.message import ToolCall
 from dataprep.stages.normalize.reasons import TurnedAway, shown
 
 _OPENING = re.compile(
-    r"<tool_call>(?=\s*(?:[\[{<]|$))|(?<![^\n])<tool_call>|<function=(?=[\w.-]+>)|<functioncall>(?=\s*(?:\{|$))"
+    r"<tool_call>(?=\s*(?:[\[{<]|$))|(?<![^\n])<tool_call>|(?<![^\n])<function=(?=[\w.-]+>)|<functioncall>(?=\s*(?:\{|$))"
     r"|<\|python_tag\|>(?=\s*[\[{])|\[TOOL_CALLS\](?=\s*(?:\[|\{|[\w.-]+\[ARGS\]|$))"
 )
 _BLOCK = re.compile(r"\s*<tool_call>\s*")
-_BLOCK_END = re.compile(r"\s*</tool_call>")
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
 _QUOTED = re.compile(r"""\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*'(.*)'\s*\}\s*""", re.DOTALL)
-_NAMED = re.compile(r"\s*([\w.-]+)\[ARGS\](.*)", re.DOTALL)
-_STOP = re.compile(r"\s*(?:<\|(?:endoftext|im_end|eot_id|eom_id)\|>|</s>)?\s*\Z")
+_NAMED = re.compile(r"([\w.-]+)\[ARGS\]\s*")
+_BETWEEN = re.compile(r"(?:[\s,;]|<\|python_tag\|>|\[TOOL_CALLS\])*")
+_CLOSE = "</tool_call>"
+# What may end a turn; it is no part of a call.
+_ENDS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>")
 
 
 def text_calls(text: str, where: str) -> tuple[str, tuple[ToolCall, ...]] | None:
@@ -45,9 +48,10 @@ def text_calls(text: str, where: str) -> tuple[str, tuple[ToolCall, ...]] | None
     opening = next((mark for mark in _OPENING.finditer(text) if not _quoted(text, mark.start())), None)
     if opening is None:
         return None
-    stop = _STOP.search(text)
-    body = text[opening.start() : stop.start() if stop else len(text)]
-    calls = _READERS[opening.group()](body, where)
+    body = text[opening.start() :].rstrip()
+    for end in _ENDS:
+        body = body.removesuffix(end)
+    calls = _READERS[opening.group()](body.rstrip(), where)
     return text[: opening.start()].rstrip(), calls
 
 
@@ -61,22 +65,20 @@ def _blocks(body: str, where: str) -> tuple[ToolCall, ...]:
     while opening := _BLOCK.match(body, end):
         start = opening.end()
         close = _block_close(body, start)
-        if close is None:
+        if close < 0:
             raise TurnedAway("bad-tool-call", f"{where}: a <tool_call> is cut off: it has no </tool_call>")
-        inner = body[start : close.start()]
+        inner = body[start:close]
         calls += _functions(inner, where) if inner.startswith("<function=") else written_calls(inner, where)
-        end = close.end()
+        end = close + len(_CLOSE)
     _require_end(body[end:], where)
     return tuple(calls)
 
 
-def _block_close(body: str, start: int) -> re.Match[str] | None:
-    """Find the mark after the call; in JSON, a mark within a string is none."""
-    try:
-        close = _BLOCK_END.match(body, value_end(body, start))
-    except ValueError:
-        close = None
-    return close or _BLOCK_END.search(body, start)
+def _block_close(body: str, start: int) -> int:
+    """Find the mark after the call, -1 where there is none; in JSON, a mark within a string is none."""
+    with suppress(ValueError):
+        start = value_end(body, start)
+    return body.find(_CLOSE, start)
 
 
 def _functions(body: str, where: str) -> tuple[ToolCall, ...]:
@@ -105,6 +107,9 @@ def _parameters(body: str, where: str) -> str:
 
 def _glaive(body: str, where: str) -> tuple[ToolCall, ...]:
     pieces = body.split("<functioncall>")[1:]
+    if len(pieces) > 1:
+        with suppress(TurnedAway):  # the mark may stand in a string
+            return _glaive_call(body.removeprefix("<functioncall>"), where)
     return tuple(call for piece in pieces for call in _glaive_call(piece, where))
 
 
@@ -121,29 +126,23 @@ def _glaive_call(piece: str, where: str) -> tuple[ToolCall, ...]:
     return (read_call({"name": exact_json(quoted[1]), "arguments": arguments}, where),)
 
 
-def _python_tag(body: str, where: str) -> tuple[ToolCall, ...]:
-    return _listed(body.replace("<|python_tag|>", ";"), where)
-
-
-def _mistral(body: str, where: str) -> tuple[ToolCall, ...]:
+def _one_by_one(body: str, where: str) -> tuple[ToolCall, ...]:
+    """Read calls that stand one after another, as JSON or as NAME[ARGS]{…}, each after a mark or only the first."""
     calls: list[ToolCall] = []
-    for piece in body.split("[TOOL_CALLS]")[1:]:
-        named = _NAMED.fullmatch(piece)
-        if named:
-            calls.append(read_call({"name": named[1], "arguments": named[2].strip()}, where))
-        else:
-            calls += _listed(piece, where)
-    return tuple(calls)
-
-
-def _listed(text: str, where: str) -> tuple[ToolCall, ...]:
-    try:
-        texts = value_texts(text)
-    except ValueError:
-        texts = [text]
-    if not texts:
+    place = _BETWEEN.match(body).end()  # type: ignore[union-attr]
+    while place < len(body):
+        named = _NAMED.match(body, place)
+        start = named.end() if named else place
+        try:
+            end = value_end(body, start)
+        except ValueError:
+            end = len(body)
+        value = body[start:end]
+        calls += [read_call({"name": named[1], "arguments": value}, where)] if named else written_calls(value, where)
+        place = _BETWEEN.match(body, end).end()  # type: ignore[union-attr]
+    if not calls:
         raise TurnedAway("bad-tool-call", f"{where}: nothing follows the mark of a call")
-    return tuple(call for value in texts for call in written_calls(value, where))
+    return tuple(calls)
 
 
 def _require_end(rest: str, where: str) -> None:
@@ -155,6 +154,6 @@ _READERS: dict[str, Callable[[str, str], tuple[ToolCall, ...]]] = {
     "<tool_call>": _blocks,
     "<function=": _functions,
     "<functioncall>": _glaive,
-    "<|python_tag|>": _python_tag,
-    "[TOOL_CALLS]": _mistral,
+    "<|python_tag|>": _one_by_one,
+    "[TOOL_CALLS]": _one_by_one,
 }

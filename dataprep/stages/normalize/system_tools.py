@@ -16,14 +16,14 @@ import orjson
 from dataprep.stages.normalize.calls import is_literal, literal_json, value_texts
 
 _QWEN = re.compile(
-    r"(?P<own>.*?)\s*# Tools\n\nYou may call one or more functions to assist with the user query\.\n\n"
+    r"# Tools\n\nYou may call one or more functions to assist with the user query\.\n\n"
     r"You are provided with function signatures within <tools></tools> XML tags:\n<tools>(?P<tools>.*)</tools>\n\n"
     r"For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
-    r'XML tags:\n<tool_call>\n\{"name": <function-name>, "arguments": <args-json-object>\}\n</tool_call>\s*',
+    r'XML tags:\n<tool_call>\n\{"name": <function-name>, "arguments": <args-json-object>\}\n</tool_call>\s*\Z',
     re.DOTALL,
 )
 _HERMES = re.compile(
-    r"(?P<own>.*?)\s*You are a function[- ]calling AI model\. You are provided with function signatures within "
+    r"You are a function[- ]calling AI model\. You are provided with function signatures within "
     r"<tools>\s*</tools> XML tags\.\s*You may call one or more functions to assist with the user query\.\s*"
     r"(?:If available tools are not relevant in assisting (?:with|the|with the) user query, just respond in natural "
     r"conversational language\.\s*)?Don't make assumptions about what values to plug\s+into functions\.\s*"
@@ -34,11 +34,11 @@ _HERMES = re.compile(
     r"function name and arguments within <tool_call>\s*</tool_call> XML tags(?: as follows)?:"
     r"|For each function call,? return a JSON object,? with the following pydantic model json schema for each:[^<]*"
     r"Each function call should be enclosed within <tool_call>\s*</tool_call> XML tags\.\s*Example:)"
-    r"\s*<tool_call>[^<]*(?:<[\w-]+>[^<]*)*</tool_call>\s*",
+    r"\s*<tool_call>[^<]*(?:<[\w-]+>[^<]*)*</tool_call>\s*\Z",
     re.DOTALL,
 )
 _GLAIVE = re.compile(
-    r"(?P<own>.*?)\s*You are a helpful assistant with access to the following functions\. "
+    r"You are a helpful assistant with access to the following functions\. "
     r"Use them if required ?-?:?(?P<tools>\s*\{.*)",
     re.DOTALL,
 )
@@ -52,10 +52,10 @@ def may_hold_tools(text: str) -> bool:
 def split_tools(text: str) -> tuple[str, str] | None:
     """Give a system text's own words and its tools as the text of a JSON array; None where it is none of the known."""
     for pattern in (_QWEN, _HERMES, _GLAIVE):
-        found = pattern.fullmatch(text)
+        found = pattern.search(text)
         tools = _array(found["tools"].strip()) if found else None
         if found and tools is not None:
-            return found["own"].rstrip(), tools
+            return text[: found.start()].rstrip(), tools
     return None
 
 
