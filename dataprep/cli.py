@@ -196,7 +196,11 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--out", type=Path, metavar="FILE", help="default: CACHE/report.html")
     command.add_argument(
-        "--samples", type=int, default=200, metavar="N", help="conversations, and rows turned away, to show (200)"
+        "--samples",
+        type=int,
+        default=200,
+        metavar="N",
+        help="conversations, and rows turned away, to show; 0: no text of the data is on the page (default: 200)",
     )
     command.set_defaults(run=_report)
 

@@ -199,7 +199,7 @@ def test_where_nothing_was_kept_the_reasons_are_told(tmp_path, capsys):
     assert main(["normalize", str(tmp_path / "raw.jsonl"), "--out", str(tmp_path / "cache")]) == 1
     capsys.readouterr()
     assert main(["report", str(tmp_path / "cache")]) == 0
-    assert capsys.readouterr().out.startswith("None of 2 rows could be kept")
+    assert capsys.readouterr().out.startswith("Nothing was kept of 2 rows")
     figures, samples = collect_report(tmp_path / "cache", 10)
     assert figures.text is None
     assert [row.reason for row in samples.turned_away] == ["unknown-format"] * 2

@@ -155,9 +155,15 @@ def test_five_hundred_sources_are_all_told_and_all_sampled(tmp_path):
 
 
 def test_out_names_the_file(cache, tmp_path, capsys):
-    assert main(["report", str(cache), "--out", str(tmp_path / "page.html"), "--samples", "0"]) == 0
+    assert main(["report", str(cache), "--out", str(tmp_path / "page.html")]) == 0
     assert f"written to {tmp_path / 'page.html'}" in capsys.readouterr().out
-    assert len(read_page(tmp_path / "page.html").data["samples"]["conversations"]) == 1  # of each source one
+
+
+def test_without_samples_the_page_holds_no_text_of_the_data(cache, tmp_path):
+    assert main(["report", str(cache), "--out", str(tmp_path / "page.html"), "--samples", "0"]) == 0
+    page = read_page(tmp_path / "page.html")
+    assert page.data["samples"] == {"conversations": [], "packs": [], "turned_away": [], "note": None}
+    assert "怎么种番茄" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_told_in_one_line(cache, tmp_path, capsys):

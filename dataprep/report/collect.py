@@ -4,9 +4,7 @@ Columns are read a row group, a chunk or a record batch at a time; what is held 
 figure is a manifest's or a sum over columns, and both ledgers are the manifests' own.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,7 +66,8 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
     wanted = choose_rows(index, packed, num_samples, SEED)
     refused = _rows_of(index, [line["id"] for stage, line in lines if stage == "tokenize"])
     texts = measure_texts(folder, source, [*wanted, *refused.values()], SEED) if source.kept else None
-    samples = make_samples(shards, manifest, index, packed, texts, wanted, refused, lines, PACK_SAMPLES, SEED)
+    num_packs = min(PACK_SAMPLES, num_samples)
+    samples = make_samples(shards, manifest, index, packed, texts, wanted, refused, lines, num_packs, SEED)
     names = list(dict.fromkeys([*index.names, *source.sources]))
     rows = _row_ledger(source, manifest)
     figures = Figures(
@@ -143,9 +142,7 @@ def _row_ledger(source: ConversationsManifest, manifest: ShardsManifest | None) 
 
 
 def _text_figures(texts: Texts) -> TextFigures:
-    languages: Counter[str] = Counter()
-    with suppress(ImportError):
-        languages = languages_of(texts.latin_texts)
+    languages = languages_of(texts.latin_texts)
     scripts = np.bincount(texts.scripts, minlength=len(SCRIPTS)).tolist()
     return TextFigures(
         turns=distribution(texts.turns, _TURN_EDGES if texts.turns.min() else [0, *_TURN_EDGES]),

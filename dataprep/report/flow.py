@@ -71,7 +71,9 @@ def _graph(figures: Figures) -> tuple[list[list[_Node]], list[_Link]]:
     """Nodes by column, and links; a link's size is in rows."""
     rows, tokens = figures.rows, figures.tokens
     total = rows.rows + rows.branched
-    top = _Node(column=0, name="rows", kind="neutral", value=rows.rows, size=total)
+    top = _Node(
+        column=0, name="rows and branches" if rows.branched else "rows", kind="neutral", value=total, size=total
+    )
     table = _outcomes(figures)
     outcomes = sum(table.values(), Counter())
     outcomes[READY] = rows.ready

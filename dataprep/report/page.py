@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64encode
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -49,7 +50,8 @@ def report_page(figures: Figures, samples: Samples) -> str:
 
 def embedded(figures: Figures, samples: Samples) -> str:
     """Both as JSON that can't end the script element it stands in."""
-    text = orjson.dumps({"figures": figures, "samples": samples}).decode()
+    shown = replace(figures, sources=figures.sources[: sections.SOURCES_SHOWN])
+    text = orjson.dumps({"figures": shown, "samples": samples}).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -33,10 +33,16 @@ PACK_TOKEN_BUDGET = 140_000
 RAW_BUDGET = 300_000  # characters of all turned-away rows shown
 MIN_SHOWN = 200
 MAX_MESSAGE = 6_000  # characters of one message
+MAX_STRATA = 500  # sources, or sources by split, of which each shows
 
 
 def choose_rows(index: Index, packed: Sequence[Packed], number: int, seed: int) -> list[int]:
-    """About `number` rows of conversations/, in order: from each source and split its share, and one at least."""
+    """About `number` rows of conversations/, in order: from each source and split its share, and one at least.
+
+    With many sources that is more than `number`; of more than MAX_STRATA, the largest show.
+    """
+    if not number:
+        return []
     strata = index.sources.astype(np.int64) * 2
     for split in packed:
         if split.name == "val":
@@ -44,6 +50,8 @@ def choose_rows(index: Index, packed: Sequence[Packed], number: int, seed: int) 
     ranks = mixed(np.arange(len(strata), dtype=np.uint64), seed)
     order = np.lexsort((ranks, strata))
     values, firsts, counts = np.unique(strata[order], return_index=True, return_counts=True)
+    largest = np.sort(np.argsort(-counts, kind="stable")[: max(number, MAX_STRATA)])
+    values, firsts, counts = values[largest], firsts[largest], counts[largest]
     quotas = np.maximum(1, counts * max(0, number - len(values)) // max(1, len(strata)))
     quotas = np.minimum(quotas + (counts > quotas) * (quotas < number // max(1, len(values))), counts)
     chosen = [order[first : first + quota] for first, quota in zip(firsts.tolist(), quotas.tolist(), strict=True)]
@@ -139,6 +147,8 @@ class _Reader:
 
     def of_packs(self, packed: Sequence[Packed], number: int, seed: int) -> list[SamplePack]:
         """Packs chosen at random, of every split in proportion and two at least."""
+        if not number:
+            return []
         total = sum(len(split.pack_tokens) for split in packed)
         chosen: list[tuple[Packed, int]] = []
         for split in packed:
@@ -203,7 +213,7 @@ def _conversation(row: int, record: dict[str, Any], examples: list[SampleExample
         origin=f"{record['origin']['file']}:{record['origin']['row']}",
         messages=messages,
         left_out=len(record["messages"]) - len(messages),
-        tools=record["tools"] and cut_text(record["tools"], limit)[0],
+        tools=record["tools"] and cut_text(record["tools"], min(limit, MAX_MESSAGE))[0],
         examples=examples,
     )
 
@@ -257,7 +267,9 @@ def _turned_away(
 
 
 def _size(record: dict[str, Any]) -> int:
-    return sum(len(message["content"]) + len(message["reasoning"] or "") for message in record["messages"])
+    calls = [call for message in record["messages"] for call in message["tool_calls"] or []]
+    texts = [text for message in record["messages"] for text in (message["content"], message["reasoning"] or "")]
+    return sum(map(len, texts)) + sum(len(call["arguments"]) for call in calls) + len(record["tools"] or "")
 
 
 def _level(sizes: Sequence[int], budget: int) -> int:

@@ -8,9 +8,11 @@ from dataprep.report.charts import bin_names, histogram, lines, percent, short
 from dataprep.report.figures import Distribution, Figures, SplitFigures, TextFigures, TokenFigures
 from dataprep.report.flow import sankey
 
+SOURCES_SHOWN = 1_000
 _BARS = 12
 _NUMERIC = re.compile(r"[<>]?[\d,.]+%?( / [\d.]+%)?|–|")
 _LANGUAGES = {
+    "": "too short to tell",
     "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "en": "English", "es": "Spanish", "fi": "Finnish",
     "fr": "French", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
     "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "sv": "Swedish",
@@ -26,7 +28,7 @@ def verdict(figures: Figures) -> str:
     if not (rows.branched or rows.joined):
         came = f"{rows.ready:,} of {rows.rows:,} rows"
     if rows.kept == 0:
-        return f"None of {rows.rows:,} rows could be kept; the reasons are below."
+        return f"Nothing was kept of {counted(rows.rows, 'row')}; the reasons are below."
     if tokens is None:
         became = came if "conversations" in came else f"{came} became conversations"
         if figures.stale:
@@ -39,6 +41,11 @@ def verdict(figures: Figures) -> str:
         f"{came} are ready to train on: {short(packed)} tokens, {percent(tokens.targets, packed)} of them targets, "
         f"packs {fill} full."
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 row, 2,000 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def headline(figures: Figures) -> str:
@@ -90,24 +97,24 @@ def ledger(figures: Figures) -> str:
     note = ""
     if tokens:
         note = "<p class=note>Heights stand for rows up to “ready”, for tokens from there on.</p>"
-    return drawn + note + f'<div class="columns">{"".join(tables)}</div>'
+    return drawn + note + f'<div class="columns halves">{"".join(tables)}</div>'
 
 
 def contents(figures: Figures) -> str:
     """Sources, formats, languages, roles and what was done to them, as bars."""
+    text = figures.text
+    if text is None:
+        return ""
     blocks = [
         bars("Sources", {source.name: source.kept for source in figures.sources}, "conversations kept"),
         bars("Formats", figures.formats, "conversations kept"),
+        bars("Scripts", text.scripts, "conversations, by the script of most of their text"),
     ]
-    text = figures.text
-    if text is not None:
-        blocks.append(bars("Scripts", text.scripts, "conversations, by the script of most of their text"))
-        if text.languages:
-            names = {_LANGUAGES.get(code, code): count for code, count in text.languages.items()}
-            note = f"of those in Latin script, estimated from {text.language_samples:,} samples"
-            blocks.append(bars("Languages", names, note))
-        blocks.append(bars("Roles", text.roles, "messages"))
-        blocks.append(_extras(text))
+    if text.languages:
+        names = {_LANGUAGES.get(code, code): count for code, count in text.languages.items()}
+        note = f"of those in Latin script, estimated from {counted(text.language_samples, 'sample')}"
+        blocks.append(bars("Languages", names, note))
+    blocks += [bars("Roles", text.roles, "messages"), _extras(text)]
     return f'<div class="columns">{"".join(blocks)}</div>'
 
 
@@ -140,7 +147,8 @@ def cleaning(figures: Figures) -> str:
         blocks.append(table("Duplicates", ("", "turned away", "of rows"), share))
     if figures.readings:
         rows: list[Sequence[Cell]] = [(each.reading, each.rows, each.example) for each in figures.readings]
-        blocks.append(table("Readings", ("rows that could be read in two ways were read so", "rows", "such as"), rows))
+        note = "Of rows that could be read in two ways."
+        blocks.append(table("Readings", ("read so", "rows", "such as"), rows, note))
     return f'<div class="columns">{"".join(blocks)}</div>' if blocks else ""
 
 
@@ -204,7 +212,8 @@ def truncation(figures: TokenFigures, seq_len: int) -> str:
         f"If each of the {conversations:,} tokenised conversations kept only its first tokens. These shards were "
         f"packed at {seq_len:,}; what was cut there stands in the ledger."
     )
-    return f'<p class="note">{note}</p><div class="columns">{figure(key, chart)}{table("", heads, entries)}</div>'
+    both = figure(key, chart) + table("", heads, entries)
+    return f'<p class="note">{note}</p><div class="columns halves">{both}</div>'
 
 
 def packing(splits: Iterable[SplitFigures], seq_len: int) -> str:
@@ -246,7 +255,7 @@ def sources(figures: Figures) -> str:
     heads += ["tokens", "targets", "longest"] if tokenised else []
     heads += ["held out"] if held_out else []
     entries: list[list[Cell]] = []
-    for source in figures.sources:
+    for source in figures.sources[:SOURCES_SHOWN]:
         kept = max(1, source.kept)
         cells: list[Cell] = [
             source.name,
@@ -261,7 +270,9 @@ def sources(figures: Figures) -> str:
             cells += [source.tokens, percent(source.targets, source.tokens), source.longest_tokens]
         cells += [source.held_out] if held_out else []
         entries.append(cells)
-    note = f"{len(entries):,} sources. "
+    note = f"{counted(len(figures.sources), 'source')}. "
+    if len(entries) < len(figures.sources):
+        note += f"These are the {len(entries):,} largest. "
     note += "Turns and characters are means per conversation; longest is one conversation’s. Click a head to sort."
     return table("", heads, entries, note, sortable=True)
 

@@ -23,6 +23,7 @@ from schemas.manifest import ConversationsManifest
 LANGUAGE_SAMPLES = 1_000
 _LATIN = SCRIPTS.index("Latin")
 _TEXT_CHARACTERS = 600  # of a conversation, for telling its language
+_TELLING_LETTERS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +95,10 @@ def measure_texts(folder: Path, manifest: ConversationsManifest, wanted: Sequenc
 
 
 def languages_of(texts: Sequence[str]) -> Counter[str]:
-    """The language of each text, as ISO codes, told by py3langid."""
+    """The language of each text, as ISO codes, told by py3langid; "" for a text too short to tell."""
     from py3langid import classify
 
-    return Counter(classify(text)[0] for text in texts)
+    return Counter(classify(text)[0] if sum(map(str.isalpha, text)) >= _TELLING_LETTERS else "" for text in texts)
 
 
 def _parts(folder: Path, manifest: ConversationsManifest) -> Iterator[Path]:

@@ -51,7 +51,8 @@
   const kinds = {
     conversations: samples.conversations, packs: samples.packs, turned_away: samples.turned_away,
   };
-  const state = { show: "conversations", item: 0, as: "messages", bounds: false };
+  const first = kinds.conversations.length || !kinds.turned_away.length ? "conversations" : "turned_away";
+  const state = { show: first, item: 0, as: "messages", bounds: false };
   const texts = new Map();
 
   function spokenText(messages) {
@@ -187,7 +188,7 @@
       const name = make("label"), check = make("input");
       check.type = "checkbox";
       check.checked = state.bounds;
-      check.addEventListener("change", () => { state.bounds = check.checked; drawDetail(); focusOn(".switch input"); });
+      check.addEventListener("change", () => { state.bounds = check.checked; drawDetail(); remember(); focusOn(".switch input"); });
       name.append(check, " token bounds");
       const target = make("span", "key target", "targets"), context = make("span", "key", "context");
       box.append(name, target, context);
@@ -232,6 +233,7 @@
 
   function remember() {
     const words = new URLSearchParams({ show: state.show, item: state.item, as: state.as });
+    if (state.bounds) words.set("bounds", "1");
     if (root.dataset.theme) words.set("theme", root.dataset.theme);
     history.replaceState(null, "", `#${words}`);
   }
@@ -255,9 +257,9 @@
   for (const id of ["by-source", "by-split", "by-reason", "search"]) $(id).addEventListener("input", drawList);
 
   function follow() {
-    const { show, item, as } = fromHash();
+    const { show, item, as, bounds } = fromHash();
     if (!(show in kinds)) return;
-    Object.assign(state, { show, item: Number(item) || 0, as: as === "tokens" ? "tokens" : "messages" });
+    Object.assign(state, { show, item: Number(item) || 0, as: as === "tokens" ? as : "messages", bounds: bounds === "1" });
     drawControls();
     drawList();
   }
