@@ -11,12 +11,13 @@ What is mended goes through 1 and 2 again until nothing changes, so that cleanin
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import orjson
 
 from dataprep.stages.clean.cleaned import Clean, Cleaned
 from dataprep.stages.clean.filters import make_filters
-from dataprep.stages.clean.markup import about_markup, without_markup
+from dataprep.stages.clean.markup import has_markup, without_markup
 from dataprep.stages.clean.notes import Notes
 from dataprep.stages.clean.screen import suspected
 from dataprep.stages.clean.structure import empty_turns, first_role, in_order, last_role, same_role, system_role
@@ -41,7 +42,7 @@ class _TextStep:
 
 
 _TEXT_STEPS = {
-    "html": _TextStep(mend=without_markup, applies=lambda texts: not any(map(about_markup, texts))),
+    "html": _TextStep(mend=without_markup, applies=has_markup),
     "replacement-chars": _TextStep(mend=without_replacement_chars),
     "control-chars": _TextStep(mend=without_control_chars, tool_outputs=True),
     "control-tokens": _TextStep(mend=without_control_tokens),
@@ -55,6 +56,9 @@ _ORDER_STEPS = {
     "system-role": system_role,
     "same-role": same_role,
 }
+
+
+_ROLE = itemgetter(0)
 
 
 def make_cleaner(settled: Mapping[str, str]) -> Clean:
@@ -115,6 +119,8 @@ def _turn_steps(messages: list[Message], maybe_empty: bool, turns: Mapping[str, 
 def _text_step(name: str, value: str, messages: list[Message], notes: Notes) -> list[Message]:
     step = _TEXT_STEPS[name]
     places = [place for place, m in enumerate(messages) if step.tool_outputs or m[0] != "tool"]
+    if not step.applies([messages[place][1] for place in places]):
+        return messages
     mended = {}
     for place in places:
         message = _mended_message(messages[place], step.mend)
@@ -122,7 +128,7 @@ def _text_step(name: str, value: str, messages: list[Message], notes: Notes) -> 
             mended[place] = message
             if value != "fix":
                 break
-    if not mended or not step.applies([messages[place][1] for place in places]):
+    if not mended:
         return messages
     if value == "drop":
         place = next(iter(mended))
@@ -135,7 +141,7 @@ def _text_step(name: str, value: str, messages: list[Message], notes: Notes) -> 
 
 
 def _roles(messages: list[Message]) -> tuple[str, ...]:
-    return tuple([message[0] for message in messages])
+    return tuple(map(_ROLE, messages))
 
 
 def _mended_message(message: Message, mend: Callable[[str], str]) -> Message:

@@ -7,6 +7,7 @@ name>` are no tags), and tags that come in pairs only where both halves are ther
 
 import html
 import re
+from collections.abc import Sequence
 from functools import partial
 from html.entities import html5
 
@@ -33,16 +34,18 @@ _OPENING = re.compile(rf"<({_BLOCKS}){_ATTRIBUTES}>", re.IGNORECASE)
 _TAG = re.compile(rf"</?(?:br|{_BLOCKS}|{_INLINES})\b", re.IGNORECASE)
 
 
-def about_markup(text: str) -> bool:
-    """Tell whether a text speaks of markup or is a page of it."""
-    return _ABOUT.search(text) is not None
+def has_markup(texts: Sequence[str]) -> bool:
+    """Tell whether texts of one conversation hold what may be markup, and none speaks of it or is a page of it."""
+    return any(map(_may_hold, texts)) and not any(map(_ABOUT.search, texts))
 
 
 def without_markup(text: str) -> str:
     """Write out a text's entities, turn <br> and paragraphs into line ends, and take other listed tags out."""
-    if ("&" in text and _ENTITY.search(text)) or ("<" in text and _TAG.search(text)):
-        return outside_code(_plain, text)
-    return text
+    return outside_code(_plain, text) if _may_hold(text) else text
+
+
+def _may_hold(text: str) -> bool:
+    return ("&" in text and _ENTITY.search(text) is not None) or ("<" in text and _TAG.search(text) is not None)
 
 
 def _plain(text: str) -> str:

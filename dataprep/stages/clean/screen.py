@@ -11,18 +11,19 @@ from stringzilla import count, find, find_first_of
 
 from dataprep.stages.clean.text import MIN_GAPS
 
-_MARKS = b"<&{\x7f\xc2"
+_MARKS = b"<&{_\x7f\xc2"
 _UNUSUAL = _MARKS + bytes(range(0x80, 0x100))
-_CONTROL = (b"\\u00", b"\\b", b"\\f")
 _BRACKETED = (b"[INST]", b"[/INST]", b"[gMASK]")
-_LINES = (b" \\n", b"\\n\\n\\n\\n", b'\\n"')
-_RETURNS_AND_TABS = (b"\\r", b"\\t\\n", b'\\t"')
+_KINDS = (b"NAME", b"EMAIL", b"PHONE")
+_ESCAPES = {
+    "control-chars": (b"\\u00", b"\\b", b"\\f"),
+    "spaces": (b"\\r", b"\\t\\n", b'\\t"'),
+}
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
-_ODD_SPACE = re.compile(rb"\xe2(?:\x80[\x80-\x8b\xa8\xa9\xaf]|\x81[\x9f\xa0])")
+_ODD_SPACE = re.compile(rb"\xc2\xa0|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8b\xa8\xa9\xaf]|\x81[\x9f\xa0])")
 _HAN = bytes(range(0xE3, 0xEA)) + b"\xef\xf0"  # first bytes of Chinese characters as UTF-8
 _HAN_GAPS = tuple(bytes((0x20, first)) for first in _HAN)
 _USUAL = (b"\xe2\x80\x9c", b"\xe2\x80\x9d", b"\xe2\x80\x99", b"\xe2\x80\xa6", b"\xe2\x80\x94", b"\xe2\x80\x98")
-_BLANK_STARTS = (b',"\\', b',"\xc2', b',"\xe1\x9a', b',"\xe2', b',"\xe3\x80\x80')
 
 
 def suspected(canonical: bytes, num_messages: int) -> list[str]:
@@ -33,16 +34,14 @@ def suspected(canonical: bytes, num_messages: int) -> list[str]:
     # [[["user","…"],["assistant","…"]],null]: more brackets are in a text, or around tool calls
     if count(canonical, b"[") > num_messages + 2:
         _suspect_brackets(canonical, names)
-    if find(canonical, b"NAME_") >= 0:
-        names.append("placeholders")
     if find(canonical, b',""') >= 0:
         names.append("empty-turns")
     if find(canonical, b'," ') >= 0:
         names += ("spaces", "empty-turns")
     elif find(canonical, b' "') >= 0:
         names.append("spaces")
-    if find(canonical, b"\\") >= 0:
-        _suspect_escapes(canonical, names)
+    if backslashes := count(canonical, b"\\"):
+        _suspect_escapes(canonical, backslashes, names)
     return names
 
 
@@ -56,56 +55,59 @@ def _suspect_characters(canonical: bytes, names: list[str]) -> None:
         names.append("html")
     if opens:
         names.append("control-tokens")
-    if opens or find(canonical, b"{{") >= 0:
+    if opens or find(canonical, b"{{") >= 0 or find(canonical, b"NAME_") >= 0:
         names.append("placeholders")
-    if find(canonical, b"\x7f") >= 0 or _C1.search(canonical):
+    if find(canonical, b"\x7f") >= 0:
         names.append("control-chars")
-
-
-def _suspect_brackets(canonical: bytes, names: list[str]) -> None:
-    if _any(canonical, _BRACKETED):
-        names.append("control-tokens")
-    if _any(canonical, (b"NAME", b"EMAIL", b"PHONE")):
-        names.append("placeholders")
-
-
-def _suspect_escapes(canonical: bytes, names: list[str]) -> None:
-    # where each backslash is of a newline or a quotation mark, there are no other escapes
-    if count(canonical, b"\\") > count(canonical, b"\\n") + count(canonical, b'\\"'):
-        if _any(canonical, _CONTROL):
-            names.append("control-chars")
-        if _any(canonical, _RETURNS_AND_TABS):
-            names.append("spaces")
-    if _any(canonical, _LINES):
-        names.append("spaces")
-    if find(canonical, b',"\\') >= 0:  # a text that begins with a newline, or only with a quotation mark
-        names += ("spaces", "empty-turns")
+    if find(canonical, b"\xc2") >= 0 and _C1.search(canonical):
+        names += ("control-chars", "empty-turns")  # U+0085 counts as white space
 
 
 def _suspect_unicode(canonical: bytes, names: list[str]) -> None:
     if find(canonical, b"\xef\xbf\xbd") >= 0:
         names.append("replacement-chars")
-    if find(canonical, b"\xef\xbb\xbf") >= 0 or _has_odd_space(canonical):
+    if find(canonical, b"\xef\xbb\xbf") >= 0:
         names.append("spaces")
+    if find(canonical, b"\xe3\x80\x80") >= 0 or (
+        find_first_of(canonical, b"\xc2\xe1\xe2") >= 0 and _has_odd_space(canonical)
+    ):
+        names += ("spaces", "empty-turns")
     if find_first_of(canonical, _HAN) >= 0 and count(canonical, b" ") >= MIN_GAPS and _has_han_gaps(canonical):
         names.append("spaced-chinese")
-    if _any(canonical, _BLANK_STARTS):
-        names.append("empty-turns")
+
+
+def _suspect_brackets(canonical: bytes, names: list[str]) -> None:
+    if _any(canonical, _BRACKETED):
+        names.append("control-tokens")
+    if _any(canonical, _KINDS):
+        names.append("placeholders")
+
+
+def _suspect_escapes(canonical: bytes, backslashes: int, names: list[str]) -> None:
+    newlines = count(canonical, b"\\n")
+    # where each backslash is of a newline or a quotation mark, there are no other escapes
+    if backslashes > newlines and backslashes > newlines + count(canonical, b'\\"'):
+        names += (name for name, escapes in _ESCAPES.items() if _any(canonical, escapes))
+    if find(canonical, b',"\\') >= 0:  # a text that begins with a newline, or only with a quotation mark
+        names += ("spaces", "empty-turns")
+    elif newlines and (
+        find(canonical, b" \\n") >= 0 or find(canonical, b'\\n"') >= 0 or find(canonical, b"\\n\\n\\n\\n") >= 0
+    ):
+        names.append("spaces")
+
+
+def _has_odd_space(canonical: bytes) -> bool:
+    if find_first_of(canonical, b"\xc2\xe1") < 0:
+        unusual = count(canonical, b"\xe2")
+        for usual in _USUAL:  # quotation marks and dashes: mostly they are all there is
+            unusual -= count(canonical, usual)
+            if not unusual:
+                return False
+    return _ODD_SPACE.search(canonical) is not None
 
 
 def _has_han_gaps(canonical: bytes) -> bool:
     return sum([count(canonical, gap) for gap in _HAN_GAPS]) >= MIN_GAPS
-
-
-def _has_odd_space(canonical: bytes) -> bool:
-    if find(canonical, b"\xc2\xa0") >= 0 or find(canonical, b"\xe3\x80\x80") >= 0:
-        return True
-    unusual = count(canonical, b"\xe2")
-    for usual in _USUAL:  # quotation marks and dashes: mostly they are all there is
-        if not unusual:
-            return False
-        unusual -= count(canonical, usual)
-    return unusual > 0 and _ODD_SPACE.search(canonical) is not None
 
 
 def _any(canonical: bytes, needles: tuple[bytes, ...]) -> bool:
