@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.stages.normalize.branches import branches, parts_of
-from dataprep.stages.normalize.convert import convert_as
+from dataprep.stages.normalize.convert import KEYS, convert_as
 from dataprep.stages.normalize.flat_trees import holds_flat_trees, trees_of_rows
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.settings import Settings
@@ -24,6 +24,9 @@ CHOSEN, REJECTED = [("user", "Hello"), ("assistant", "Hi")], [("user", "Hello"),
 def read(row: object, **settings: str) -> list[list[tuple]]:
     settled = Settings(**settings)  # type: ignore[arg-type]
     name, parts = parts_of(row, settled)
+    assert isinstance(row, dict)
+    in_a_table = dict.fromkeys(KEYS) | {key: row[key] for key in KEYS if key in row}
+    assert [len(found) for found in parts_of(in_a_table, settled)] == [len(name), len(parts)]
     return [convert_as(part, name, settled)[0] for part in parts]
 
 

@@ -25,8 +25,14 @@ def read(row: object, **settings: object) -> list[tuple]:
     return [(name, *convert_as(part, name, settled)) for part in parts]
 
 
+def as_in_a_table(row: object) -> object:
+    """Give a row as a Parquet file does: of the keys that are read, all are there, null where the row has none."""
+    return dict.fromkeys(KEYS) | {key: row[key] for key in KEYS if key in row} if isinstance(row, dict) else row
+
+
 def read_one(row: object) -> tuple:
     (found,) = read(row)
+    assert read(as_in_a_table(row)) == [found]
     return found[:2]
 
 
@@ -65,7 +71,9 @@ def test_what_may_stand_beside_a_question_and_its_answer(row: dict, messages: li
     assert read_one(row) == ("question-answer", messages)
 
 
-@pytest.mark.parametrize("row", [{"user": "ann"}, {"source": "web", "text": "A page."}, {"a": "x", "title": "y"}])
+@pytest.mark.parametrize(
+    "row", [{"user": "ann"}, {"source": "web", "target": "x", "text": "A page."}, {"a": "x", "title": "y"}]
+)
 def test_half_a_pair_means_nothing(row: dict) -> None:
     if "text" in row:
         assert read_one(row) == ("text", [("text", "A page.")])

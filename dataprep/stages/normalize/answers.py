@@ -53,6 +53,9 @@ NAMED_PAIRS = (
     ("问", "答"),
 )
 
+# The answers that may stand beside a `text` which is the same dialogue written out; a target may be that of anything.
+SPOKEN_ANSWERS = frozenset((*ANSWER_KEYS, "assistant", "gpt", "bot", "ai", "doctor", "best_answer", "回答", "答"))
+
 _POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask", "body"), ("context",))
 _ASKING = ("instruction", "question", "query", "prompt", "input")
 _ANSWERING = frozenset(ANSWER_KEYS)
@@ -76,7 +79,7 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
     if not is_question_answer(row):
         row = lowered(row) or row
     answer_key = _first_of(row, ANSWER_KEYS)
-    pair = None if answer_key is not None and _is_asked(row) else named_pair(row)
+    pair = None if _is_asked(row) else named_pair(row)
     answer_key = pair[1] if pair else answer_key or next((key for key in ANSWER_KEYS if key in row), None)
     if answer_key is None:
         detail = f"question-answer needs one of the keys {', '.join(ANSWER_KEYS)}"
@@ -102,20 +105,27 @@ def question_text(row: dict[str, Any]) -> str | None:
 
 
 def is_question_answer(row: dict[str, Any]) -> bool:
-    """Tell whether a row has a question and an answer, null or not, under any of the names."""
+    """Tell whether a row has a question and an answer under any of the names."""
     return _is_asked(row) or (not _KNOWN.isdisjoint(row) and named_pair(row) is not None)
 
 
+def is_unanswered(row: dict[str, Any]) -> bool:
+    """Tell whether a row has a question, and a key for its answer that may be null."""
+    if _first_of(row, _ASKING) is not None:
+        return not _ANSWERING.isdisjoint(row)
+    return "answer" in row and _first_of(row, POST_KEYS) is not None
+
+
 def named_pair(row: dict[str, Any]) -> tuple[str, str] | None:
-    """Give the first of NAMED_PAIRS that a row has, with a question that is not null.
+    """Give the first of NAMED_PAIRS that a row has, neither of them null.
 
     A list of objects is no answer: it may be answers that were rated.
     """
     for question, answer in NAMED_PAIRS:
-        if row.get(question) is not None and answer in row:
-            value = row[answer]
-            if not (isinstance(value, list) and value and isinstance(value[0], dict)):
-                return question, answer
+        value = row.get(answer)
+        rated = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+        if value is not None and not rated and row.get(question) is not None:
+            return question, answer
     return None
 
 
@@ -123,14 +133,14 @@ def lowered(row: dict[str, Any]) -> dict[str, Any] | None:
     """Give a row with its keys in lower case where that makes it one of question and answer; None where not."""
     if all(type(key) is str and key.islower() for key in row):
         return None
-    small = {key.strip().lower(): value for key, value in row.items() if type(key) is str}
+    small = {key.strip().lower(): value for key, value in row.items() if type(key) is str and value is not None}
     return small if is_question_answer(small) else None
 
 
 def _is_asked(row: dict[str, Any]) -> bool:
     if _first_of(row, _ASKING) is not None:
-        return not _ANSWERING.isdisjoint(row)
-    return "answer" in row and _first_of(row, POST_KEYS) is not None
+        return not _ANSWERING.isdisjoint(row) and _first_of(row, ANSWER_KEYS) is not None
+    return row.get("answer") is not None and _first_of(row, POST_KEYS) is not None
 
 
 def _first_of(row: dict[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -44,12 +44,13 @@ from typing import Any
 from dataprep.stages.normalize import marked
 from dataprep.stages.normalize.answers import (
     ANSWER_KEYS,
-    NAMED_PAIRS,
     POST_KEYS,
     QUESTION_GROUPS,
     SPELLINGS,
+    SPOKEN_ANSWERS,
     from_question_answer,
     is_question_answer,
+    is_unanswered,
     lowered,
 )
 from dataprep.stages.normalize.cells import as_list
@@ -126,7 +127,7 @@ KEYS = (
     *("prompt", "query", "response", "chosen", "text"),
     *(*marked.WHOLE_KEYS, *marked.PROMPT_KEYS, *marked.SYSTEM_KEYS),
     *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
-    *(*SPELLINGS, *SPEAKER_KEYS, *RESHAPED_KEYS),
+    *(*SPELLINGS, *SPEAKER_KEYS, *RESHAPED_KEYS, *(key for pair in PARALLEL_KEYS for key in pair)),
     *(*PARENT_KEYS, "id", "message_id", "role", "rank", "deleted", "review_result"),
 )
 
@@ -136,7 +137,6 @@ _LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mappi
 _RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS))
 # An exchange with one of these has more to say than a pair of PAIR_KEYS reads.
 _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
-_ANSWERS = frozenset((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS)))
 _TALKS = ("prompt", "question", "query", "input", *ANSWER_KEYS)
 _PARENT_KEYS = frozenset(PARENT_KEYS)
 _DOCUMENTS = ("text", "marked")
@@ -220,11 +220,13 @@ def _own_format(row: dict[str, Any] | list[Any]) -> str | None:
         return "hh"
     if marked.find_marked_pair(row):
         return "marked"
-    if row.get("instruction") is not None and "output" in row and type(row["output"]) is not list:
+    answer = row.get("output")
+    if answer is not None and type(answer) is not list and row.get("instruction") is not None:
         return "alpaca"
-    if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
-        asked = row["prompt"] if row.get("prompt") is not None else row["query"]
-        if type(asked) is str and type(row["response"]) is not list:
+    answer = row.get("response")
+    if answer is not None and type(answer) is not list:
+        asked = row.get("prompt")
+        if type(row.get("query") if asked is None else asked) is str:
             return "prompt-response"
     return None if _LATER_KEYS.isdisjoint(row) else _later_format(row)
 
@@ -240,7 +242,16 @@ def _last_format(row: dict[str, Any] | list[Any]) -> str | None:
         return "oasst"
     if marked.find_whole(row):
         return "marked"
-    return None if row.get("text") is None else "text"
+    return "text" if row.get("text") is not None else _unanswered(row)
+
+
+def _unanswered(row: dict[str, Any]) -> str | None:
+    """Name the format of a row whose one answer is null."""
+    if row.get("instruction") is not None and "output" in row:
+        return "alpaca"
+    if "response" in row and (row.get("prompt") is not None or row.get("query") is not None):
+        return "prompt-response"
+    return "question-answer" if is_unanswered(row) else None
 
 
 def _convert_mapped(row: Any, name: str, settings: Settings) -> Converted:
@@ -271,7 +282,7 @@ def _later_format(row: dict[str, Any]) -> str | None:
     for key in _TALKS:
         if key in small and _holds_talk(small[key]):
             return None
-    if row.get("text") is None or any(type(value) is str for key, value in small.items() if key in _ANSWERS):
+    if row.get("text") is None or any(type(value) is str for key, value in small.items() if key in SPOKEN_ANSWERS):
         return "question-answer"
     return None
 

@@ -65,7 +65,7 @@ def compared(row: dict[str, Any]) -> dict[str, Any] | None:
 
 def _sided(row: dict[str, Any], dropped: tuple[str, ...], chosen: object, rejected: object) -> dict[str, Any]:
     rest = {key: value for key, value in row.items() if key not in dropped}
-    if type(rest.get("history")) is str and "question" not in rest:  # a post, as what is asked
+    if type(rest.get("history")) is str and rest.get("question") is None:  # a post, as what is asked
         rest["question"] = rest.pop("history")
     question = rest.get("question")
     if isinstance(question, dict) and type(question.get("full_text")) is str:
