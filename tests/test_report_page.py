@@ -2,7 +2,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -231,3 +231,58 @@ def test_a_phone_does_not_scroll_sideways(cache, tmp_path):
     outer.write_text(f"<!doctype html><meta charset=utf-8><title>not loaded</title>{frame}", encoding="utf-8")
     done = chromium(outer.as_uri(), tmp_path / "profile", "--hide-scrollbars")
     assert done.stdout.split("<title>")[1].split("</title>")[0] == "390"
+
+
+PROBE = """
+const $ = (query) => document.querySelector(query), all = (query) => [...document.querySelectorAll(query)];
+const rows = () => all("#sources tbody tr").map((row) => row.cells[0].textContent);
+const items = () => all("#list button").length;
+const choose = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event("input")); };
+const seen = { loaded: [items(), rows()] };
+all("#sources thead button")[0].click();
+seen.byName = rows();
+all("#sources thead button")[1].click();
+seen.byReady = rows();
+all("#sources thead button")[1].click();
+seen.byReadyUp = rows();
+choose("#by-source", "b");
+seen.ofB = items();
+choose("#search", "number three");
+seen.found = [items(), $("#list .excerpt").textContent];
+choose("#search", "");
+choose("#by-source", "");
+$('[data-show="turned_away"]').click();
+choose("#by-reason", "unknown-format");
+seen.away = [items(), $("#detail .reason").textContent, $("#detail pre").textContent];
+$('[data-show="packs"]').click();
+$("#detail .switch input").click();
+seen.bounds = all("#detail .target i").map((piece) => piece.textContent).includes("<|im_end|>");
+$("#theme").click();
+seen.theme = document.documentElement.dataset.theme;
+document.title = JSON.stringify(seen);
+"""
+
+
+def test_tables_sort_and_samples_are_filtered_and_searched(tmp_path, tiny_tokenizer_dir):
+    for name, words in (("b", ["one", "two", "three"]), ("a", ["four"]), ("c", ["five", "six"])):
+        talks = [[("user", f"Say number {word}."), ("assistant", f"{word}!")] for word in words]
+        write_jsonl(tmp_path / f"{name}.jsonl", talks)
+    (tmp_path / "d.jsonl").write_text('{"odd": "row"}\n', encoding="utf-8")
+    assert main(["normalize", str(tmp_path), "--out", str(tmp_path / "cache")]) == 0
+    assert main(["tokenize", str(tmp_path / "cache"), "--model", str(tiny_tokenizer_dir), "--seq-len", "128"]) == 0
+    assert main(["report", str(tmp_path / "cache")]) == 0
+    text = (tmp_path / "cache" / "report.html").read_text(encoding="utf-8")
+    probed = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"<script>{PROBE}</script></body>")
+    (tmp_path / "probed.html").write_text(probed, encoding="utf-8")
+    done = chromium((tmp_path / "probed.html").as_uri(), tmp_path / "profile")
+    assert json.loads(unescape(done.stdout.split("<title>")[1].split("</title>")[0])) == {
+        "loaded": [6, ["b", "c", "a", "d"]],
+        "byName": ["a", "b", "c", "d"],
+        "byReady": ["b", "c", "a", "d"],
+        "byReadyUp": ["d", "a", "c", "b"],
+        "ofB": 3,
+        "found": [1, "Say number three."],
+        "away": [1, "unknown-format", '{"odd": "row"}'],
+        "bounds": True,
+        "theme": "dark",
+    }

@@ -283,7 +283,7 @@ def bars(title: str, counts: Mapping[str, int], what: str) -> str:
     total, top = sum(counts.values()), max(counts.values(), default=0)
     shown = ordered if len(ordered) <= _BARS + 1 else ordered[:_BARS]
     rows = [
-        f'<tr><th scope="row"><span>{escape(name)}</span></th><td class="bar-cell">'
+        f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th><td>'
         f'<svg width="100%" height="10" aria-hidden="true"><rect class="bar" width="{100 * count / max(1, top):.2f}%" '
         f'height="10"/></svg></td><td>{count:,}</td><td class="dim">{percent(count, total)}</td></tr>'
         for name, count in shown
