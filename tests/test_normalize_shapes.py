@@ -1,6 +1,7 @@
 """Unusual arrangements of a dialogue: literal rows in, literal messages out."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import KEYS, convert_as
+from dataprep.stages.normalize.readings import reading_of
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 from dataprep.stages.normalize.settings import Settings
 
@@ -350,3 +352,26 @@ def turned_away(row: object) -> TurnedAway:
         read(row)
     assert "\n" not in caught.value.detail
     return caught.value
+
+
+def test_of_several_answers_the_first_is_read_and_said_to_be() -> None:
+    row = {"question": "Hello", "answers": {"text": ["Hi", "Hey"]}}
+    assert reading_of(read_one(row)[0], row) == "`answers` holds several; the first read as the answer"
+    assert reading_of("question-answer", {"question": "Hello", "answers": ["Hi", "Hi"]}) is None
+    sentence = "a list of strings read by the list of speakers; of two unknown names the first to speak is the user"
+    assert reading_of("alternating", {"dialogue": ["Hello", "Hi"], "speakers": ["Ann", "Bo"]}) == sentence
+
+
+def test_question_sets_and_labelled_answers_that_people_published(shared: Path) -> None:
+    folder = shared / "data"
+    reference = (folder / "fastchat" / "mt_bench_question.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in reference]
+    answered = [row for row in rows if row.get("reference") and len(row["reference"]) == len(row["turns"])]
+    assert answered
+    assert {read_one(row)[0] for row in answered} == {"parallel"}
+    answers = (folder / "fastchat" / "mt_bench_reference_gpt4.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {turned_away(json.loads(line)).reason for line in answers} == {"no-question"}
+    labelled = json.loads((folder / "llamafactory" / "kto_en_demo.json").read_text(encoding="utf-8"))
+    undesired = [row for row in labelled if row["label"] is False]
+    assert {turned_away(row).reason for row in undesired} == {"undesired-answer"}
+    assert {read(row, preference="rejected")[0][0] for row in undesired} == {"openai"}

@@ -7,12 +7,14 @@ no doubt are not in the table.
 from collections.abc import Callable
 from typing import Any
 
-from dataprep.stages.normalize.answers import QUESTION_GROUPS
+from dataprep.stages.normalize.answers import ANSWER_KEYS, QUESTION_GROUPS
+from dataprep.stages.normalize.lists import SPEAKER_KEYS
 from dataprep.stages.normalize.marked import find_marked
 
 _ASKED = tuple(key for group in QUESTION_GROUPS for key in group if key != "context")
 _HISTORY = "`history` read as the turns before the question; its answers are trained on, too"
 _ALTERNATING = "a list of strings read as alternating, the user first"
+_SPEAKERS = "a list of strings read by the list of speakers; of two unknown names the first to speak is the user"
 _PARALLEL = "lists of inputs and outputs read as turns of one dialogue"
 
 
@@ -23,6 +25,8 @@ def reading_of(format_name: str, row: Any) -> str | None:
 
 
 def _question_answer(row: dict[str, Any]) -> str | None:
+    if _several(row.get("answers")) and not any(row.get(key) for key in ANSWER_KEYS):
+        return "`answers` holds several; the first read as the answer"
     asked = any(row.get(key) for key in _ASKED)
     if row.get("context") and asked:
         return "`context` read as part of the question"
@@ -30,6 +34,15 @@ def _question_answer(row: dict[str, Any]) -> str | None:
     if len(posted) > 1 and not asked:
         return f"{' and '.join(posted)} joined into the question"
     return _history(row)
+
+
+def _several(answers: object) -> bool:
+    texts = answers.get("text") if isinstance(answers, dict) else answers
+    return isinstance(texts, list) and len(set(map(str, texts))) > 1
+
+
+def _alternating(row: dict[str, Any]) -> str:
+    return _SPEAKERS if any(row.get(key) for key in SPEAKER_KEYS) else _ALTERNATING
 
 
 def _history(row: dict[str, Any]) -> str | None:
@@ -51,6 +64,6 @@ _READINGS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "alpaca": _history,
     "prompt-response": _history,
     "marked": _marked,
-    "alternating": lambda row: _ALTERNATING,
+    "alternating": _alternating,
     "parallel": lambda row: _PARALLEL,
 }
