@@ -13,7 +13,8 @@ from dataprep.stages.normalize.convert import FORMATS, role_names
 from dataprep.stages.normalize.message import identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+# Texts without marks of speakers, reasoning or calls: those have tests of their own.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<[:："), max_size=20)
 ANSWER = TEXT.filter(lambda text: text.strip() != "")
 PAIRS = st.lists(st.tuples(TEXT, ANSWER), min_size=1, max_size=4)
 WORDS = ["messages", "conversations", "conversation", "role", "content", "from", "value", "user", "assistant", "human"]
@@ -31,6 +32,10 @@ WORDS += [
 ]
 WORDS += [*("speaker", "author", "utterance", "message", "dialog", "turns", "data")]
 WORDS += [*("question", "answer", "completion", "context", "title", "ask", "prompter", "replies", "rank")]
+WORDS += [
+    *("mapping", "parent", "parts", "thinking", "reasoning", "answers", "images", "type", "tool_use", "tool_result")
+]
+WORDS += ["<think>", "</think>", "<tool_call>", '<tool_call>{"name": "a"', "<tool_response>\na\n</tool_response>"]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAVES,
