@@ -81,12 +81,12 @@ def _instead(match: re.Match[str]) -> str:
 
 def without_control_tokens(text: str) -> str:
     """Take the control tokens of chat templates out of prose, with the role that follows one."""
-    return outside_code(_without_tokens, text) if "<" in text or "[" in text else text
+    return outside_code(_without_tokens, text) if "s>" in text or _TOKEN.search(text) else text
 
 
 def without_placeholders(text: str) -> str:
     """Take placeholders out of prose."""
-    return outside_code(lambda prose: _PLACEHOLDER.sub("", prose), text)
+    return outside_code(lambda prose: _PLACEHOLDER.sub("", prose), text) if _PLACEHOLDER.search(text) else text
 
 
 def is_spaced_chinese(texts: Sequence[str]) -> bool:
@@ -114,13 +114,24 @@ def tidy_spaces(text: str) -> str:
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return outside_code(_tidy, text).lstrip(" \t\n").rstrip(" \t\n\u3000")
+    if _ends_in_space(text) or "\n\n\n\n" in text or _has_odd_space(text):
+        text = outside_code(_tidy, text)
+    return text.lstrip(" \t\n").rstrip(" \t\n\u3000")
+
+
+def _ends_in_space(text: str) -> bool:
+    """Tell whether any line but the last ends so."""
+    return " \n" in text or "\t\n" in text or "\u3000\n" in text
+
+
+def _has_odd_space(text: str) -> bool:
+    return not text.isascii() and _ODD.search(text) is not None
 
 
 def _tidy(prose: str) -> str:
-    if not prose.isascii() and _ODD.search(prose):
+    if _has_odd_space(prose):
         prose = prose.translate(_PLAIN)
-    if " \n" in prose or "\t\n" in prose or "\u3000\n" in prose:
+    if _ends_in_space(prose):
         *lines, last = prose.split("\n")
         prose = "\n".join([*map(_without_trailing, lines), last])
     return _BLANK_LINES.sub("\n\n", prose) if "\n\n\n\n" in prose else prose
