@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from dataprep.core.errors import first_line
 from schemas.errors import InputError
 
 ARCHIVE_ENDINGS = {
@@ -130,7 +131,7 @@ class Archive:
             yield
         except _DAMAGED as error:
             self.close()
-            reason = (str(error).splitlines() or ["it ends early"])[0]
+            reason = first_line(error)
             raise InputError(
                 f"{self.name}: not a whole archive: {reason}; pack or download it again, or unpack it and name the "
                 "folder"

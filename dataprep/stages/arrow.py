@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dataprep.core.errors import first_line
 from dataprep.stages.raw import RawFile, Segment
 from schemas.errors import InputError
 
@@ -22,7 +23,7 @@ def cut_arrow(file: RawFile, segment_bytes: int, segment_rows: int) -> Iterator[
     try:
         sizes = [(batch.num_rows, batch.nbytes) for batch in _batches(file.path, 0)]
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["it is damaged"])[0]
+        reason = first_line(error)
         raise InputError(f"{file.name}: not a whole Arrow file: {reason}; write or download it again") from error
     total = max(1, sum(rows for rows, _ in sizes))
     begin, rows, size, first_row = (0, 0), 0, 0, 1
@@ -50,6 +51,41 @@ def segment_batches(segment: Segment, columns: tuple[str, ...]) -> Iterator[pa.R
         left, offset = left - piece.num_rows, 0
         if not left:
             return
+
+
+def damage_of(batch: pa.RecordBatch) -> str:
+    """Say what is wrong with a batch that reading would crash on, nothing where it can be read row by row.
+
+    Text that is not UTF-8 is no such damage.
+    """
+    try:
+        batch.validate(full=True)
+        return ""
+    except (pa.ArrowException, ValueError) as error:
+        reason = first_line(error)
+        if "UTF" not in reason:
+            return reason
+    try:
+        for column in batch.columns:
+            _with_bytes(column).validate(full=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        return first_line(error)
+    return ""
+
+
+def _with_bytes(array: pa.Array) -> pa.Array:
+    """Take an array's text for bytes, without a look at them."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return array.view(pa.binary() if pa.types.is_string(kind) else pa.large_binary())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        array.validate()
+        return make.from_arrays(array.offsets, _with_bytes(array.values))
+    if pa.types.is_struct(kind):
+        fields = [_with_bytes(array.field(index)) for index in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, names=[f"{index}" for index in range(kind.num_fields)])
+    return array
 
 
 def _segment(file: RawFile, begin: tuple[int, int], first_row: int, rows: int, total: int) -> Segment:

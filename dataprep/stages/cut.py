@@ -16,6 +16,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataprep.core.errors import first_line
 from dataprep.stages.arrow import cut_arrow
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
 from dataprep.stages.documents import documents
@@ -35,11 +36,14 @@ SEGMENT_ROWS = 50_000
 _MAPPED = (".parquet", ".arrow")
 
 
-def cut(file: RawFile, digest: Digest, *, encoding: str | None = None) -> Iterator[Segment]:
+def cut(
+    file: RawFile, digest: Digest, *, encoding: str | None = None, columns: tuple[str, ...] = KEYS
+) -> Iterator[Segment]:
     """Cut a file into segments and feed its bytes to `digest`.
 
-    `encoding` is that of text files, as Python names it; by default it is found out. Raises InputError for what can't
-    be opened.
+    `encoding` is that of text files, as Python names it; by default it is found out. `columns` are those that are read
+    of Parquet and Arrow files in archives, as read_rows does of others; with none of them, all. Raises InputError for
+    what can't be opened.
     """
     given = checked_encoding(encoding)
     try:
@@ -47,7 +51,7 @@ def cut(file: RawFile, digest: Digest, *, encoding: str | None = None) -> Iterat
             with _opened(file) as raw:
                 fed = Fed(raw, digest)
                 if file.ending in _MAPPED:
-                    yield from cut_spooled(file, fed, KEYS, SEGMENT_BYTES, SEGMENT_ROWS)
+                    yield from cut_spooled(file, fed, columns, SEGMENT_BYTES, SEGMENT_ROWS)
                 else:
                     yield from _cut_text(file, fed, given)
         elif file.ending == ".parquet":
@@ -75,8 +79,11 @@ def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment
     if encoding:
         chunks = as_utf8(chunks, encoding)
     streamed = bool(encoding or file.packing or file.archive or file.name == STDIN)
-    for segment in _cut_chunks(file, fed, chunks, streamed):
-        yield replace(segment, encoding=encoding) if encoding else segment
+    try:
+        for segment in _cut_chunks(file, fed, chunks, streamed):
+            yield replace(segment, encoding=encoding) if encoding else segment
+    except UnicodeError as error:
+        raise InputError(f"{file.name}: not in the encoding {encoding}: {error}; give the one that it is in") from error
 
 
 def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool) -> Iterator[Segment]:
@@ -164,7 +171,7 @@ def _cut_parquet(file: RawFile, digest: Digest) -> Iterator[Segment]:
             groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{file.name}: not a readable Parquet file: {reason}; write or download it again") from error
     total = max(1, sum(rows for rows, _ in sizes))
     start = rows = size = 0

@@ -39,8 +39,8 @@ def checked_encoding(name: str | None) -> str | None:
         return None
     try:
         found = codecs.lookup(name)
-        if not isinstance("".encode(name), bytes) or not isinstance(b"".decode(name), str):
-            raise LookupError
+        b"".decode(name)  # raises LookupError where it is bytes to bytes
+        _decoder(name).decode(b"\xff\xffa", True)
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
             f"encoding {name!r}: no such encoding; use one that Python knows, such as utf-8, gb18030, big5, shift_jis, "
@@ -66,8 +66,7 @@ def encoding_of(head: bytes) -> str | None:
 
 def as_utf8(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     """Yield the text of `chunks` as UTF-8; what can't be decoded stays no UTF-8, so that it costs its own row only."""
-    codecs.register_error(_BROKEN, _as_broken)
-    decoder = codecs.getincrementaldecoder(encoding)(_BROKEN)
+    decoder = _decoder(encoding)
     first = True
     for chunk in chain(chunks, [b""]):
         text = decoder.decode(chunk, not chunk)
@@ -75,6 +74,11 @@ def as_utf8(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
             text, first = text.removeprefix("\ufeff"), False
         if text:
             yield text.encode("utf-8", "surrogatepass")
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    codecs.register_error(_BROKEN, _as_broken)
+    return codecs.getincrementaldecoder(encoding)(_BROKEN)
 
 
 def _as_broken(error: UnicodeError) -> tuple[str, int]:

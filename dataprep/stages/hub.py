@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from dataprep.core.errors import first_line
 from dataprep.stages.raw import RawFile
 from schemas.errors import InputError
 
@@ -82,7 +83,7 @@ def _ask(given: str, dataset_id: str) -> str:
     except HFValidationError as error:
         raise InputError(f"{given}: not a name that the hub allows; check it") from error
     except Exception as error:  # httpx's, whatever release of it the hub's client uses
-        return _first_line(error)
+        return first_line(error)
     return ""
 
 
@@ -98,11 +99,7 @@ def _refusal(error: Exception, unanswered: str) -> str:
         return f"name one of its configs, as in hf://owner/name/config: {names}"
     if "gated" in text.lower():
         return _GATED
-    return f"datasets can't load it: {_first_line(error)}; download its files and name their folder"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"datasets can't load it: {first_line(error)}; download its files and name their folder"
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.stages.arrow import segment_batches
+from dataprep.core.errors import first_line
+from dataprep.stages.arrow import damage_of, segment_batches
 from dataprep.stages.delimited import delimited_rows
 from dataprep.stages.documents import document_rows
 from dataprep.stages.elements import value_places
@@ -26,10 +27,17 @@ _BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 1024
 
 
-def read_rows(segment: Segment) -> Iterator[RawRow]:
-    """Yield a segment's rows in order; blank lines are none. Raises InputError when the file can't be read."""
+def read_rows(segment: Segment, *, columns: tuple[str, ...] = KEYS) -> Iterator[RawRow]:
+    """Yield a segment's rows in order; blank lines are none. Raises InputError when the file can't be read.
+
+    Of Parquet and Arrow, `columns` are read; where there are none of these, all, so that a reason can name them.
+    """
     try:
-        if segment.kind in _READERS:
+        if segment.kind == "parquet":
+            yield from _parquet_rows(segment, columns)
+        elif segment.kind == "arrow":
+            yield from _arrow_rows(segment, columns)
+        elif segment.kind in _READERS:
             yield from _READERS[segment.kind](segment)
         else:
             data = _segment_data(segment)
@@ -78,11 +86,10 @@ def _unwrapped(value: Any, kind: str) -> Any:
     return value.get(VIEWER_KEY, value) if kind == "viewer" and isinstance(value, dict) else value
 
 
-def _parquet_rows(segment: Segment) -> Iterator[RawRow]:
-    """Read the columns that a row is converted from; where there are none, all, so that the reason can name them."""
+def _parquet_rows(segment: Segment, wanted: tuple[str, ...]) -> Iterator[RawRow]:
     number = segment.first_row
     with pq.ParquetFile(segment.file.path) as parquet:
-        columns = read_columns(parquet.schema_arrow.names, KEYS)
+        columns = read_columns(parquet.schema_arrow.names, wanted)
         for group in range(segment.start, segment.end):
             end = number + parquet.metadata.row_group(group).num_rows
             try:
@@ -91,7 +98,7 @@ def _parquet_rows(segment: Segment) -> Iterator[RawRow]:
                         yield number, value, None
                         number += 1
             except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 for lost in range(number, end):
                     yield lost, TurnedAway("unreadable-rows", f"row group {group + 1}: {reason}"), None
             number = end
@@ -111,9 +118,14 @@ def _lost_rows(segment: Segment) -> Iterator[RawRow]:
         yield number, TurnedAway("unreadable-rows", segment.data.decode()), None
 
 
-def _arrow_rows(segment: Segment) -> Iterator[RawRow]:
+def _arrow_rows(segment: Segment, wanted: tuple[str, ...]) -> Iterator[RawRow]:
     number = segment.first_row
-    for batch in segment_batches(segment, KEYS):
+    for batch in segment_batches(segment, wanted):
+        if damage := damage_of(batch):
+            for _ in range(batch.num_rows):
+                yield number, TurnedAway("unreadable-rows", f"a damaged batch of rows: {damage}"), None
+                number += 1
+            continue
         for offset in range(0, batch.num_rows, _BATCH_ROWS):
             for value in _batch_values(batch.slice(offset, _BATCH_ROWS)):
                 yield number, value, None
@@ -137,8 +149,6 @@ def _row_value(row: pa.RecordBatch) -> Any:
 
 
 _READERS: dict[str, Callable[[Segment], Iterator[RawRow]]] = {
-    "parquet": _parquet_rows,
-    "arrow": _arrow_rows,
     "batches": _spooled_rows,
     "lost": _lost_rows,
     "quarantine": quarantined_rows,

@@ -10,7 +10,8 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.stages.arrow import opened_batches
+from dataprep.core.errors import first_line
+from dataprep.stages.arrow import damage_of, opened_batches
 from dataprep.stages.raw import RawFile, Segment
 from dataprep.stages.unpack import Fed
 from schemas.errors import InputError
@@ -40,7 +41,7 @@ def cut_spooled(
         try:
             yield from _segments(file, pieces, segment_bytes, segment_rows)
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or ["it is damaged"])[0]
+            reason = first_line(error)
             raise InputError(
                 f"{file.name}: not a whole {file.ending} file: {reason}; write or download it again"
             ) from error
@@ -99,13 +100,16 @@ def _parquet_pieces(spool: IO[bytes], columns: tuple[str, ...]) -> Iterator[pa.R
                     yield batch
                     left -= batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                yield Lost(left, f"row group {group + 1}: {str(error).splitlines()[0]}")
+                yield Lost(left, f"row group {group + 1}: {first_line(error)}")
 
 
 def _arrow_pieces(spool: IO[bytes], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch | Lost]:
     for batch in opened_batches(pa.PythonFile(spool, mode="r"), 0):
         names = read_columns(batch.schema.names, columns)
         chosen = batch.select(names) if names else batch
+        if damage := damage_of(chosen):
+            yield Lost(batch.num_rows, f"a damaged batch of rows: {damage}")
+            continue
         for offset in range(0, chosen.num_rows, _BATCH_ROWS):
             yield chosen.slice(offset, _BATCH_ROWS)
 

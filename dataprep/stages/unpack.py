@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
+from dataprep.core.errors import first_line
 from dataprep.stages.raw import RawFile
 from schemas.errors import InputError
 
@@ -58,7 +59,7 @@ def unpacked(file: RawFile, fed: Fed, chunk_bytes: int) -> Iterator[bytes]:
         while fed.read(chunk_bytes):  # so that the digest is that of the whole file
             pass
     except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{file.name}: not a whole {file.packing} file: {reason}; compress or download it again"
         ) from error
