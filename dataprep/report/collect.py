@@ -5,21 +5,24 @@ figure is a manifest's or a sum over columns, and both ledgers are the manifests
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataprep.core.shards import shards_folder
+from dataprep.report.by_source import figures_by_source
 from dataprep.report.figures import (
     Distribution,
     Figures,
     RowLedger,
     Samples,
-    SourceFigures,
     SplitFigures,
     TextFigures,
     TokenFigures,
@@ -47,6 +50,21 @@ _ATTENTION_EDGES = [*range(0, 1_000, 100), 1_001]  # thousandths
 _COUNT_EDGES = [1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 129]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What was read of a cache."""
+
+    cache: Path
+    source: ConversationsManifest
+    manifest: ShardsManifest | None  # None where there are no shards of these conversations
+    stale: bool
+    index: Index
+    packed: list[Packed]
+    cached: Cached | None
+    quarantined: Quarantined
+    texts: Texts | None
+
+
 def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
     """Measure a cache that holds conversations, and shards where there are some. Raises CacheError."""
     shards = shards_folder(cache)
@@ -58,22 +76,37 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
 
     index = read_index(folder, source)
     packed = read_packed(shards, manifest) if manifest else []
-    cached = read_cached(shards.parent, index.ids.to_pylist(), manifest, packed) if manifest else None
     stages = [("normalize", folder / source.quarantine.file)]
     stages += [("tokenize", shards / manifest.quarantine.file)] if manifest else []
     quarantined = read_quarantines(stages, index.files, max(1, num_samples // 4), SEED)
     lines = sample_lines(quarantined, num_samples)
     wanted = choose_rows(index, packed, num_samples, SEED)
     refused = _rows_of(index, [line["id"] for stage, line in lines if stage == "tokenize"])
-    texts = measure_texts(folder, source, [*wanted, *refused.values()], SEED) if source.kept else None
+    read = _Read(
+        cache=shards.parent,
+        source=source,
+        manifest=manifest,
+        stale=stale,
+        index=index,
+        packed=packed,
+        cached=read_cached(shards.parent, index.ids.to_pylist(), manifest, packed) if manifest else None,
+        quarantined=quarantined,
+        texts=measure_texts(folder, source, [*wanted, *refused.values()], SEED) if source.kept else None,
+    )
     num_packs = min(PACK_SAMPLES, num_samples)
-    samples = make_samples(shards, manifest, index, packed, texts, wanted, refused, lines, num_packs, SEED)
-    names = list(dict.fromkeys([*index.names, *source.sources]))
+    samples = make_samples(shards, manifest, index, packed, read.texts, wanted, refused, lines, num_packs, SEED)
+    return _figures(read), samples
+
+
+def _figures(read: _Read) -> Figures:
+    source, manifest, cached = read.source, read.manifest, read.cached
+    names = list(dict.fromkeys([*read.index.names, *source.sources]))
     rows = _row_ledger(source, manifest)
-    figures = Figures(
-        name=shards.parent.resolve().name,
-        cache=str(shards.parent),
-        date=_date(folder / "manifest.json", shards / "manifest.json" if manifest else None),
+    newest = read.cache / ("shards" if manifest else "conversations") / "manifest.json"
+    return Figures(
+        name=read.cache.resolve().name,
+        cache=str(read.cache),
+        date=datetime.fromtimestamp(newest.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
         model=manifest.model if manifest else None,
         encoder=manifest.tokenizer.encoder if manifest else None,
@@ -81,7 +114,7 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         fingerprint=manifest.fingerprint if manifest else None,
         options=manifest.options if manifest else None,
         mixture={name: _mix_text(mix) for name, mix in manifest.mixture.items()} if manifest else {},
-        stale=stale,
+        stale=read.stale,
         rows=rows,
         tokens=manifest.ledger.tokens if manifest else None,
         num_inputs=len(source.inputs),
@@ -91,12 +124,11 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         seen=source.seen,
         readings=source.readings,
         settings=_settings(source.options),
-        text=_text_figures(texts) if texts else None,
+        text=_text_figures(read.texts) if read.texts else None,
         lengths=_token_figures(cached) if cached and cached.lengths.any() else None,
-        splits=[_split_figures(split, manifest) for split in packed] if manifest else [],
-        sources=_source_figures(names, index, texts, packed, cached, quarantined, rows),
+        splits=[_split_figures(split, manifest) for split in read.packed] if manifest else [],
+        sources=figures_by_source(names, read.index, read.texts, read.packed, cached, read.quarantined, rows),
     )
-    return figures, samples
 
 
 def distribution(values: NDArray[Any], edges: Sequence[int]) -> Distribution:
@@ -185,59 +217,6 @@ def _split_figures(split: Packed, manifest: ShardsManifest) -> SplitFigures:
     )
 
 
-def _source_figures(
-    names: Sequence[str],
-    index: Index,
-    texts: Texts | None,
-    packed: Sequence[Packed],
-    cached: Cached | None,
-    quarantined: Quarantined,
-    ledger: RowLedger,
-) -> list[SourceFigures]:
-    turned_away = quarantined.by_source()
-    every = list(dict.fromkeys([*names, *turned_away]))
-    of_row, size = index.sources, len(every)
-    blank = np.zeros(len(of_row), dtype=np.int64)
-    turns, characters = (texts.turns, texts.characters) if texts else (blank, blank)
-    rows = np.concatenate([blank[:0], *(split.rows for split in packed)])
-    lengths = np.concatenate([blank[:0], *(split.example_lengths for split in packed)])
-    targets = np.concatenate([blank[:0], *(split.example_targets for split in packed)])
-    kept = np.bincount(of_row, minlength=size)
-    ready = np.bincount(of_row[np.unique(rows)], minlength=size) if packed else kept
-    for name, count in zip(every, (kept - ready).tolist(), strict=True):
-        turned_away[name].update(_unlisted(quarantined, ledger, name, count))
-    held_out = np.concatenate([blank[:0], *(split.rows for split in packed if split.name == "val")])
-    by_row, by_length = (of_row, cached.lengths) if cached else (of_row[rows], lengths)
-    columns = {
-        "kept": kept,
-        "ready": ready,
-        "held_out": np.bincount(of_row[np.unique(held_out)], minlength=size),
-        "turns": np.bincount(of_row, turns, size),
-        "characters": np.bincount(of_row, characters, size),
-        "longest_characters": _largest(of_row, characters, size),
-        "tokens": np.bincount(of_row[rows], lengths, size),
-        "targets": np.bincount(of_row[rows], targets, size),
-        "longest_tokens": _largest(by_row, by_length, size),
-    }
-    figures = [
-        SourceFigures(
-            name=name,
-            turned_away=dict(turned_away[name].most_common()),
-            **{column: int(values[number]) for column, values in columns.items()},
-        )
-        for number, name in enumerate(every)
-    ]
-    return sorted(figures, key=lambda source: (-source.tokens, -source.kept, source.name))
-
-
-def _unlisted(quarantined: Quarantined, ledger: RowLedger, source: str, left: int) -> dict[str, int]:
-    """Of the `left` conversations of a source that tokenize left out, those that its quarantine file doesn't list."""
-    listed = {reason: count for (stage, name, reason), count in quarantined.counts.items() if stage == "tokenize"}
-    unlisted = [reason for reason in ledger.refused if reason not in listed]
-    own = sum(n for (stage, name, _), n in quarantined.counts.items() if stage == "tokenize" and name == source)
-    return {", ".join(unlisted): left - own} if unlisted and left > own else {}
-
-
 def _mix_text(mix: SourceMix) -> str:
     """Put a recipe's entry into words: weight 2, at most 5,000 conversations."""
     caps = {"conversations": mix.max_conversations, "tokens": mix.max_tokens}
@@ -245,17 +224,8 @@ def _mix_text(mix: SourceMix) -> str:
     return ", ".join(parts)
 
 
-def _largest(groups: NDArray[Any], values: NDArray[Any], size: int) -> NDArray[np.int64]:
-    largest = np.zeros(size, dtype=np.int64)
-    np.maximum.at(largest, groups, values)
-    return largest
-
-
 def _rows_of(index: Index, ids: Sequence[str]) -> dict[str, int]:
     """The first row of each of these conversations."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     wanted = list(dict.fromkeys(ids))
     if not wanted:
         return {}
@@ -279,11 +249,6 @@ def _settings(options: NormalizeOptions) -> dict[str, str]:
         "held out": ", ".join(options.held_out),
     }
     return {name: value for name, value in settings.items() if value}
-
-
-def _date(*manifests: Path | None) -> str:
-    newest = max(path.stat().st_mtime for path in manifests if path is not None)
-    return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _version() -> str:

@@ -11,6 +11,7 @@ from unicodedata import east_asian_width
 
 from dataprep.report.charts import percent
 from dataprep.report.figures import Figures
+from schemas.manifest import TokenLedger
 
 _WIDTH, _NODE, _SLOT, _GAP, _TOP, _MARGIN = 1_080, 10, 19, 5, 26, 178
 _SOURCES, _REASONS = 9, 8
@@ -37,7 +38,6 @@ class _Link:
     start: _Node
     end: _Node
     size: float
-    kind: str
     tip: str
 
 
@@ -46,8 +46,7 @@ def sankey(figures: Figures) -> str:
     columns, links = _graph(figures)
     height = _place(columns)
     titles = ["rows", "sources", "what became of them", "tokens", "what they are"]
-    if len(columns[1]) == 0:
-        columns, titles = [columns[0], *columns[2:]], [titles[0], *titles[2:]]
+    titles = [title for title, column in zip(titles, columns, strict=False) if column]
     columns = [column for column in columns if column]
     step = (_WIDTH - _MARGIN - _NODE) / max(1, len(columns) - 1)
     at = {id(node): number * step for number, column in enumerate(columns) for node in column}
@@ -57,10 +56,7 @@ def sankey(figures: Figures) -> str:
     )
     parts = [
         f'<svg class="sankey" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">',
-        *(
-            f'<text class="axis" x="{number * step:.1f}" y="12">{titles[number]}</text>'
-            for number in range(len(columns))
-        ),
+        *(f'<text class="axis" x="{number * step:.1f}" y="12">{title}</text>' for number, title in enumerate(titles)),
         *(_ribbon(link, at[id(link.start)] + _NODE, at[id(link.end)]) for link in links),
         *(_drawn(node, at[id(node)]) for column in columns for node in column),
     ]
@@ -69,49 +65,49 @@ def sankey(figures: Figures) -> str:
 
 def _graph(figures: Figures) -> tuple[list[list[_Node]], list[_Link]]:
     """Nodes by column, and links; a link's size is in rows."""
-    rows, tokens = figures.rows, figures.tokens
+    rows = figures.rows
     total = rows.rows + rows.branched
-    top = _Node(
-        column=0, name="rows and branches" if rows.branched else "rows", kind="neutral", value=total, size=total
-    )
+    top = _node(0, "rows and branches" if rows.branched else "rows", "neutral", total)
     table = _outcomes(figures)
     outcomes = sum(table.values(), Counter())
-    outcomes[READY] = rows.ready
-    names = [READY, *(name for name, _ in outcomes.most_common() if name != READY)]
-    ends = {name: _Node(column=2, name=name, kind="lost", value=outcomes[name], size=outcomes[name]) for name in names}
-    ready = ends[READY]
-    ready.kind = "good"
-    ready.name = READY if tokens else "kept"
-    columns: list[list[_Node]] = [[top], [], list(ends.values()), [], []]
+    ends = {READY: _node(2, READY if figures.tokens else "kept", "good", rows.ready)}
+    ends |= {name: _node(2, name, "lost", count) for name, count in outcomes.most_common() if name != READY}
+    sources: list[_Node] = []
     links = []
     for name, counts in table.items():
         size = counts.total()
         start = top
         if len(table) > 1:
-            start = _Node(column=1, name=name, kind="neutral", value=size, size=size)
-            columns[1].append(start)
-            links.append(_link(top, start, size, "neutral", size, total))
-        for outcome, end in ends.items():
-            if count := counts[outcome]:
-                links.append(_link(start, end, count, end.kind, count, size))
+            start = _node(1, name, "neutral", size)
+            sources.append(start)
+            links.append(_link(top, start, size, total))
+        links += [_link(start, end, counts[name], size) for name, end in ends.items() if counts[name]]
     if rows.joined:
-        joined = _Node(column=1, name="joined to others", kind="neutral", value=rows.joined, size=rows.joined)
-        columns[1].append(joined)
-        links.append(_link(top, joined, rows.joined, "neutral", rows.joined, total))
-    if tokens is not None:
-        whole = tokens.tokens + tokens.repeated
-        title = "with copies" if tokens.repeated else "tokens"
-        middle = _Node(column=3, name=title, kind="good", value=whole, size=rows.ready)
-        columns[3].append(middle)
-        links.append(_Link(start=ready, end=middle, size=rows.ready, kind="good", tip=f"{rows.ready:,} conversations"))
-        shares = {"targets": tokens.targets, "context": tokens.context}
-        kinds = {"targets": "target", "context": "neutral"}
-        for name, count in (shares | tokens.cut).items():
-            tall = rows.ready * count / max(1, whole)
-            node = _Node(column=4, name=name, kind=kinds.get(name, "lost"), value=count, size=tall)
-            columns[4].append(node)
-            links.append(_link(middle, node, tall, node.kind, count, whole))
+        sources.append(_node(1, "joined to others", "neutral", rows.joined))
+        links.append(_link(top, sources[-1], rows.joined, total))
+    columns = [[top], sources, list(ends.values())]
+    if figures.tokens is not None:
+        columns += _token_columns(figures.tokens, ends[READY], links)
     return columns, links
+
+
+def _token_columns(tokens: TokenLedger, ready: _Node, links: list[_Link]) -> list[list[_Node]]:
+    """The tokens and what they are, as tall as the rows that are ready; adds their links."""
+    whole = tokens.tokens + tokens.repeated
+    middle = _node(3, "with copies" if tokens.repeated else "tokens", "good", whole, ready.size)
+    links.append(_Link(start=ready, end=middle, size=ready.size, tip=f"{ready.value:,} conversations"))
+    shares = {"targets": tokens.targets, "context": tokens.context}
+    kinds = {"targets": "target", "context": "neutral"}
+    last = [
+        _node(4, name, kinds.get(name, "lost"), count, ready.size * count / max(1, whole))
+        for name, count in (shares | tokens.cut).items()
+    ]
+    links += [_link(middle, node, node.value, whole) for node in last]
+    return [[middle], last]
+
+
+def _node(column: int, name: str, kind: str, value: int, size: float | None = None) -> _Node:
+    return _Node(column=column, name=name, kind=kind, value=value, size=value if size is None else size)
 
 
 def _outcomes(figures: Figures) -> dict[str, Counter[str]]:
@@ -135,8 +131,9 @@ def _grouped(counts: Counter[str], number: int, what: str) -> dict[str, str]:
     return {name: name if place < own else f"{len(names) - own:,} more {what}" for place, name in enumerate(names)}
 
 
-def _link(start: _Node, end: _Node, size: float, kind: str, value: int, whole: int) -> _Link:
-    return _Link(start=start, end=end, size=size, kind=kind, tip=f"{value:,} ({percent(value, whole)})")
+def _link(start: _Node, end: _Node, value: int, whole: int) -> _Link:
+    size = end.size * value / end.value if end.column > 2 and end.value else value
+    return _Link(start=start, end=end, size=size, tip=f"{value:,} ({percent(value, whole)})")
 
 
 def _place(columns: list[list[_Node]]) -> float:
@@ -173,7 +170,7 @@ def _ribbon(link: _Link, x1: float, x2: float) -> str:
         f"V{y2 + into:.1f}C{half:.1f},{y2 + into:.1f} {half:.1f},{y1 + out:.1f} {x1:.1f},{y1 + out:.1f}Z"
     )
     tip = escape(f"{link.start.name} → {link.end.name}: {link.tip}")
-    return f'<path class="ribbon {link.kind}" d="{path}"><title>{tip}</title></path>'
+    return f'<path class="ribbon {link.end.kind}" d="{path}"><title>{tip}</title></path>'
 
 
 def _share(node: _Node, size: float) -> float:
