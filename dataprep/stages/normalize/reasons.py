@@ -28,6 +28,7 @@ FIXES = {
     "deleted-message": "leave the row out, or take out the mark that says it was deleted or failed review",
     "no-question": "write each answer beside its question, in one row",
     "bad-train-flag": "use true, false, 0 or 1",
+    "near-duplicate": "nothing to mend; a higher --clean near-duplicates=RATIO keeps more",
     "duplicate": "nothing to mend: the first copy is kept; --clean duplicates=off keeps all",
     "contaminated": "nothing to mend: its text is held out; --held-out without that file keeps it",
     "personal-data": "take out what is personal, or have it replaced with --pii redact",
