@@ -75,7 +75,8 @@ def test_an_unknown_step_or_value_names_those_there_are(given: str, message: str
 def test_the_table_shows_every_step_within_100_columns() -> None:
     lines = steps_text().splitlines()
     assert max(map(len, lines)) <= 100
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["STEP", *STEPS]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["STEP", *STEPS, "--clean"]
+    assert lines[-1] == "--clean STEP alone means its fix, merge or drop; or repetition=0.5, near-duplicates=0.8"
     assert "html               count    off|count|fix|drop    leftover entities" in steps_text()
 
 

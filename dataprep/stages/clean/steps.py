@@ -113,7 +113,7 @@ def settled_steps(given: Iterable[str]) -> dict[str, str]:
 
 
 def steps_text() -> str:
-    """Write the steps as a table: name, default, values, what it does."""
+    """Write the steps as a table: name, default, values, what it does; and what a name alone means."""
     rows = [("STEP", "DEFAULT", "VALUES", "WHAT IT LOOKS FOR")]
     rows += [(name, step.default, _values(step), step.help) for name, step in STEPS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -121,7 +121,8 @@ def steps_text() -> str:
     for row in rows:
         start = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         lines += _wrapped(start + "  ", row[3])
-    return "\n".join(lines)
+    ratios = ", ".join(f"{name}={step.acting}" for name, step in STEPS.items() if step.kind and step.acting)
+    return "\n".join([*lines, f"--clean STEP alone means its fix, merge or drop; or {ratios}"])
 
 
 def _wrapped(start: str, text: str) -> list[str]:

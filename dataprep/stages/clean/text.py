@@ -25,11 +25,7 @@ MIN_GAPS, MIN_GAP_SHARE = 6, 0.5
 
 _ODD = re.compile("[\u00a0\u2000-\u200b\u2028\u2029\u202f\u205f\u2060\ufeff]")
 _BLANK_LINES = re.compile("\n{4,}")
-_PLAIN = {
-    **dict.fromkeys((0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F), " "),
-    **dict.fromkeys((0x200B, 0x2060, 0xFEFF), ""),
-    **dict.fromkeys((0x2028, 0x2029), "\n"),
-}
+_INVISIBLE, _LINE_BREAKS = "\u200b\u2060\ufeff", "\u2028\u2029"
 
 _ROLE = r"(?:system|user|assistant|tool|model|human)?"
 _TOKEN = re.compile(
@@ -130,11 +126,17 @@ def _has_odd_space(text: str) -> bool:
 
 def _tidy(prose: str) -> str:
     if _has_odd_space(prose):
-        prose = prose.translate(_PLAIN)
+        prose = _ODD.sub(_plain_space, prose)
     if _ends_in_space(prose):
         *lines, last = prose.split("\n")
         prose = "\n".join([*map(_without_trailing, lines), last])
     return _BLANK_LINES.sub("\n\n", prose) if "\n\n\n\n" in prose else prose
+
+
+def _plain_space(match: re.Match[str]) -> str:
+    if match[0] in _INVISIBLE:
+        return ""
+    return "\n" if match[0] in _LINE_BREAKS else " "
 
 
 def _without_trailing(line: str) -> str:
