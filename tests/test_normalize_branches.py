@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataprep.stages.normalize.branches import branches, parts_of
+from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import KEYS, convert_as
 from dataprep.stages.normalize.flat_trees import holds_flat_trees, trees_of_rows
 from dataprep.stages.normalize.reasons import TurnedAway
@@ -83,9 +83,9 @@ PREFERENCES: list[dict] = [
 ]
 
 
-def test_the_branches_of_a_row_are_its_parts() -> None:
-    settled = Settings(preference="both")
-    assert branches(PREFERENCES[0], "question-answer", settled) == parts_of(PREFERENCES[0], settled)[1]
+def test_what_is_no_row_is_turned_away() -> None:
+    with pytest.raises(TurnedAway, match="the row is a number, expected an object"):
+        parts_of(5, Settings())
 
 
 @pytest.mark.parametrize("row", PREFERENCES)

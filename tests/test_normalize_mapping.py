@@ -109,6 +109,14 @@ def test_a_format_by_renamed_keys(read) -> None:
     assert read(mapping + 'system = { text = "Be kind." }', row)[0][1] == [SYSTEM, *HELLO]
 
 
+def test_renamed_keys_may_change_places_and_hold_what_other_rows_of_the_format_hold(read) -> None:
+    swapped = '[[shape]]\nname = "x"\nformat = "alpaca"\nrename = { output = "instruction", instruction = "output" }\n'
+    assert read(swapped, {"instruction": "Hi", "output": "Hello"})[0][1] == HELLO
+    cell = '[[shape]]\nname = "x"\nformat = "openai"\nrename = { talk = "messages" }\n'
+    row = {"talk": '[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]'}
+    assert read(cell, row) == [("x", HELLO, None)]
+
+
 def test_a_renamed_preference_has_its_sides(read) -> None:
     mapping = '[[shape]]\nname = "votes"\nformat = "preference"\n'
     mapping += 'rename = { asked = "prompt", up = "chosen", down = "rejected" }\n'

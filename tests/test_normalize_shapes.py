@@ -283,6 +283,8 @@ def test_each_instance_of_an_instruction_is_a_conversation() -> None:
         {"prompt": MESSAGES[:1], "completion": "Hi"},
         {"prompt": "Hello", "completion": MESSAGES[1:]},
         {"prompt": MESSAGES[:1], "response": "Hi"},
+        {"history": MESSAGES[:1], "response": "Hi"},
+        {"context": MESSAGES[:1], "response": "Hi"},
         {"prompt": json.dumps(MESSAGES[:1]), "completion": json.dumps(MESSAGES[1:])},
         {"prompt": MESSAGES[:1], "completion": [{"from": "gpt", "value": "Hi"}]},
     ],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dataprep.stages.normalize.convert import detect_format, named_rows
+from dataprep.stages.normalize.convert import checked_row, detect_format, named_rows
 from dataprep.stages.normalize.mapping import renamed, shape_of
 from dataprep.stages.normalize.preference import SIDE_KEYS, sides_of
 from dataprep.stages.normalize.reshape import logged
@@ -18,22 +18,22 @@ def parts_of(row: Any, settings: Settings) -> tuple[str, list[Any]]:
 
     Raises TurnedAway for a row that has no format, or nothing on the side of a preference that was asked for.
     """
+    checked_row(row)
     shape = shape_of(row, settings.shapes) if settings.shapes else None
-    if shape is not None:
-        return shape.name, [row] if shape.format is None else _parts(renamed(row, shape), shape.format, settings)
+    if shape is None:
+        return _parts_as(row, settings.format, settings)
+    return shape.name, [row] if shape.format is None else _parts_as(renamed(row, shape), shape.format, settings)[1]
+
+
+def _parts_as(row: Any, wanted: str | None, settings: Settings) -> tuple[str, list[Any]]:
     name, rows = named_rows(row)
-    if settings.format is not None and name != settings.format:
-        name, rows = settings.format, [row]
+    if wanted is not None and name != wanted:
+        name, rows = wanted, [row]
     if name is None:
         name = detect_format(row)
     if len(rows) == 1:
         return name, _parts(rows[0], name, settings)
     return name, [part for one in rows for part in _parts(one, name, settings)]
-
-
-def branches(row: Any, format_name: str, settings: Settings) -> list[Any]:
-    """Give the rows of `parts_of`, for a row whose format is settled already."""
-    return parts_of(row, settings)[1]
 
 
 def _parts(row: Any, name: str, settings: Settings) -> list[Any]:

@@ -64,7 +64,7 @@ from dataprep.stages.normalize.lists import (
     holds_strings,
     parallel_keys,
 )
-from dataprep.stages.normalize.mapping import convert_shape, renamed, shape_of
+from dataprep.stages.normalize.mapping import convert_shape, shape_of
 from dataprep.stages.normalize.media import MEDIA_KEYS, refuse_media
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.pairs import (
@@ -137,7 +137,7 @@ _LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mappi
 _RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS))
 # An exchange with one of these has more to say than a pair of PAIR_KEYS reads.
 _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
-_TALKS = ("prompt", "question", "query", "input", *ANSWER_KEYS)
+_TALKS = ("prompt", "question", "query", "input", "context", *ANSWER_KEYS)
 _PARENT_KEYS = frozenset(PARENT_KEYS)
 _DOCUMENTS = ("text", "marked")
 _TARGETS = ("user", "assistant", "system", "tool")
@@ -158,16 +158,21 @@ def checked_format(name: str | None) -> str | None:
     return name
 
 
-def format_of(row: Any, settings: Settings) -> str:
-    """Name the format that a row is read as: the one settled for all, or its own. Raises TurnedAway."""
+def checked_row(row: Any) -> None:
+    """Turn away a row that is neither an object nor a list."""
     if type(row) is not dict and type(row) is not list:
         raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
+
+
+def format_of(row: Any, settings: Settings) -> str:
+    """Name the format that a row is read as: the one settled for all, or its own. Raises TurnedAway."""
+    checked_row(row)
     shape = shape_of(row, settings.shapes) if settings.shapes else None
     return shape.name if shape else settings.format or detect_format(row)
 
 
 def convert_as(row: Any, format_name: str, settings: Settings) -> Converted:
-    """Give a row's messages and tools. Raises TurnedAway for a row that can't become a conversation."""
+    """Give the messages and tools of a row that `parts_of` gave. Raises TurnedAway where it is no conversation."""
     reader = FORMATS.get(format_name)
     messages, tools = reader(row, settings.roles) if reader else _convert_mapped(row, format_name, settings)
     if may_hold_more(messages, tools):
@@ -258,7 +263,7 @@ def _convert_mapped(row: Any, name: str, settings: Settings) -> Converted:
     shape = next(shape for shape in settings.shapes if shape.name == name)
     if shape.format is None:
         return convert_shape(row, shape, settings.roles)
-    return FORMATS[shape.format](renamed(row, shape), settings.roles)
+    return FORMATS[shape.format](row, settings.roles)
 
 
 def _later_format(row: dict[str, Any]) -> str | None:

@@ -38,7 +38,7 @@ RESHAPED_KEYS = (
 )
 
 _LISTS = (*TURN_LISTS, *LATER_LISTS)
-_ASKED = ("prompt", "question", "query", "input", "context")
+_ASKED = ("prompt", "question", "query", "input", "context", "history")
 # What stands beside an arrangement and belongs to its dialogue.
 _KEPT_OUTSIDE = (*SYSTEM_KEYS, *TOOL_KEYS, *MEDIA_KEYS)
 # Whose objects may be rows of a whole file, so that they are no exchanges of one dialogue.
