@@ -118,7 +118,10 @@ def test_headings_charts_and_controls_have_names(page):
         if tag == "svg" and not attributes.get("aria-hidden"):
             assert attributes["role"] == "img" and attributes["aria-label"]
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    assert {attributes["href"][1:] for tag, attributes in page.tags if tag == "a"} <= ids
+    links = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
+    assert {link[1:] for link in links if "=" not in link} <= ids
+    assert "#show=turned_away&reason=unknown-format" in links
+    assert "#show=conversations&source=%3Cb%3Ebold" in links
 
 
 def test_labels_of_the_flow_do_not_overlap(tmp_path):
@@ -206,7 +209,14 @@ def chromium(page: str, profile: Path, *options: str) -> subprocess.CompletedPro
         pytest.skip("needs Chromium on PATH")
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
-    command += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", *options, "--dump-dom"]
+    command += [
+        f"--user-data-dir={profile}",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--virtual-time-budget=20000",
+        *options,
+        "--dump-dom",
+    ]
     return subprocess.run([*command, page], capture_output=True, text=True, timeout=120, check=True)
 
 
@@ -254,12 +264,16 @@ choose("#by-source", "");
 $('[data-show="turned_away"]').click();
 choose("#by-reason", "unknown-format");
 seen.away = [items(), $("#detail .reason").textContent, $("#detail pre").textContent];
+follow("a[href*='source=c']", () => { seen.ofC = [items(), $("#by-source").value]; finish(); });
+function follow(link, then) { addEventListener("hashchange", then, { once: true }); $(link).click(); }
+function finish() {
 $('[data-show="packs"]').click();
 $("#detail .switch input").click();
 seen.bounds = all("#detail .target i").map((piece) => piece.textContent).includes("<|im_end|>");
 $("#theme").click();
 seen.theme = document.documentElement.dataset.theme;
 document.title = JSON.stringify(seen);
+}
 """
 
 
@@ -283,6 +297,7 @@ def test_tables_sort_and_samples_are_filtered_and_searched(tmp_path, tiny_tokeni
         "ofB": 3,
         "found": [1, "Say number three."],
         "away": [1, "unknown-format", '{"odd": "row"}'],
+        "ofC": [2, "c"],
         "bounds": True,
         "theme": "dark",
     }

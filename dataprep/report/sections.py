@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from urllib.parse import urlencode
 
 from dataprep.report.charts import bin_names, histogram, lines, percent, short
 from dataprep.report.figures import Distribution, Figures, SplitFigures, TextFigures, TokenFigures
@@ -18,7 +20,19 @@ _LANGUAGES = {
     "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "sv": "Swedish",
     "tr": "Turkish", "vi": "Vietnamese", "zh": "Chinese", "zxx": "no language",
 }  # fmt: skip
-Cell = str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToSamples:
+    """A cell that leads to the samples of a source or reason."""
+
+    text: str
+    show: str  # conversations | turned_away
+    by: str  # source | reason
+    name: str
+
+
+Cell = str | int | ToSamples
 
 
 def verdict(figures: Figures) -> str:
@@ -81,7 +95,9 @@ def ledger(figures: Figures) -> str:
         stage = "tokenize" if reason not in rows.turned_away else "normalize"
         if reason in rows.refused and reason in rows.turned_away:
             stage = "normalize, tokenize"
-        entries.append((f"turned away: {reason} ({stage})", count, percent(count, whole)))
+        text = f"turned away: {reason} ({stage})"
+        away = ToSamples(text=text, show="turned_away", by="reason", name=reason)
+        entries.append((away, count, percent(count, whole)))
     tables = [table("Rows", ("", "rows", "share"), entries)]
     if tokens:
         total = tokens.tokens + tokens.repeated
@@ -257,8 +273,9 @@ def sources(figures: Figures) -> str:
     entries: list[list[Cell]] = []
     for source in figures.sources[:SOURCES_SHOWN]:
         kept = max(1, source.kept)
+        show = "conversations" if source.kept else "turned_away"
         cells: list[Cell] = [
-            source.name,
+            ToSamples(text=source.name, show=show, by="source", name=source.name),
             source.ready,
             sum(source.turned_away.values()),
             ", ".join(f"{reason} {count:,}" for reason, count in source.turned_away.items()),
@@ -308,7 +325,7 @@ def table(
     cells = []
     for row in rows:
         first, *rest = row
-        cells.append(f'<tr><th scope="row">{escape(str(first))}</th>{"".join(_cell(value) for value in rest)}</tr>')
+        cells.append(f'<tr><th scope="row">{_text(first)}</th>{"".join(_cell(value) for value in rest)}</tr>')
     head = "".join(
         f'<th scope="col">{f"<button>{escape(name)}</button>" if sortable else escape(name)}</th>' for name in heads
     )
@@ -321,9 +338,17 @@ def table(
     )
 
 
+def _text(value: Cell) -> str:
+    if isinstance(value, ToSamples):
+        return f'<a href="#{escape(urlencode({"show": value.show, value.by: value.name}))}">{escape(value.text)}</a>'
+    return escape(str(value))
+
+
 def _cell(value: Cell) -> str:
     if isinstance(value, int):
         return f"<td>{value:,}</td>"
+    if isinstance(value, ToSamples):
+        return f"<td>{_text(value)}</td>"
     return f"<td{'' if _NUMERIC.fullmatch(value) else ' class=text'}>{escape(value)}</td>"
 
 

@@ -257,11 +257,15 @@
   for (const id of ["by-source", "by-split", "by-reason", "search"]) $(id).addEventListener("input", drawList);
 
   function follow() {
-    const { show, item, as, bounds } = fromHash();
+    const { show, item, as, bounds, source, reason } = fromHash();
     if (!(show in kinds)) return;
     Object.assign(state, { show, item: Number(item) || 0, as: as === "tokens" ? as : "messages", bounds: bounds === "1" });
     drawControls();
+    $("by-source").value = source || "";
+    $("by-reason").value = reason || "";
     drawList();
+    if (reason && $("by-reason").value !== reason) $("count").textContent += `; none of them is ${reason}`;
+    if (source || reason) $("samples").scrollIntoView();
   }
   $("browser").hidden = false;
   drawControls();
