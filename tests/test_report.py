@@ -272,3 +272,17 @@ def test_the_script_of_a_text_is_that_of_most_of_its_bytes(text, script):
     start, length = len(filler.encode()), len(text.encode())
     bounds = np.array([0, start, start + length, len(data)], dtype=np.int64)
     assert [SCRIPTS[number] for number in scripts_of(data, bounds)] == ["Chinese", script, "Chinese"]
+
+
+def test_a_missing_quarantine_file_or_part_is_told(cache, tmp_path, capsys):
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    manifest = read_conversations_manifest(copy / "conversations")
+    (copy / "conversations" / manifest.quarantine.file).unlink()
+    assert main(["report", str(copy)]) == 1
+    told = "missing or damaged; run `dataprep normalize` again"
+    assert f"{manifest.quarantine.file}: {told}" in capsys.readouterr().err
+    (copy / "conversations" / manifest.parts[0].file).unlink()
+    assert main(["report", str(copy)]) == 1
+    assert f"{manifest.parts[0].file}: missing; run `dataprep normalize` again" in capsys.readouterr().err
+    assert not (copy / "report.html").exists()
