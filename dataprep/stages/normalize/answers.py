@@ -61,14 +61,16 @@ _ASKING = ("instruction", "question", "query", "prompt", "input")
 _ANSWERING = frozenset(ANSWER_KEYS)
 _KNOWN = frozenset((*_ASKING, *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair)))
 
-# Of all keys that are read here, the spellings that a column may have.
+
+def _spellings(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(form for key in keys for form in (key, key.capitalize(), key.title(), key.upper())))
+
+
+# The spellings that a column may have. A row without any of those of an answer is none of question and answer.
+ANSWER_SPELLINGS = (*_spellings((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS))), "answerText")
 SPELLINGS = (
-    *(
-        spelt
-        for key in (*_ASKING, "context", *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair))
-        for spelt in dict.fromkeys((key, key.capitalize(), key.title(), key.upper()))
-    ),
-    *("questionText", "answerText", "questionTitle", "System", "History"),
+    *_spellings((*_ASKING, "context", *POST_KEYS, *(question for question, _ in NAMED_PAIRS), "system", "history")),
+    *("questionText", *ANSWER_SPELLINGS),
 )
 
 

@@ -44,6 +44,7 @@ from typing import Any
 from dataprep.stages.normalize import marked
 from dataprep.stages.normalize.answers import (
     ANSWER_KEYS,
+    ANSWER_SPELLINGS,
     POST_KEYS,
     QUESTION_GROUPS,
     SPELLINGS,
@@ -131,9 +132,10 @@ KEYS = (
     *(*PARENT_KEYS, "id", "message_id", "role", "rank", "deleted", "review_result"),
 )
 
-_LISTS_OF_TEXT = tuple(key for pair in PARALLEL_KEYS for key in pair)
 # Only a row with one of these is looked at for the later formats, 6 to 9.
-_LATER_KEYS = frozenset((*LATER_LISTS, *ANSWER_KEYS, "prompt", "answers", "mapping", *SPELLINGS, *_LISTS_OF_TEXT))
+_LATER_KEYS = frozenset(
+    (*LATER_LISTS, "prompt", "mapping", *ANSWER_SPELLINGS, *(answering for _, answering in PARALLEL_KEYS))
+)
 _RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS))
 # An exchange with one of these has more to say than a pair of PAIR_KEYS reads.
 _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
