@@ -25,7 +25,7 @@ from dataprep.stages.json_files import cut_json
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.raw import STDIN, RawFile, Segment
 from dataprep.stages.sniff import holds_json
-from dataprep.stages.spooled import cut_spooled
+from dataprep.stages.spooled import cut_spooled, parquet_sizes
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
 
@@ -168,9 +168,8 @@ def _cut_parquet(file: RawFile, digest: Digest) -> Iterator[Segment]:
         return
     try:
         with pq.ParquetFile(file.path) as parquet:
-            groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
-            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-    except (pa.ArrowException, OSError) as error:
+            sizes = parquet_sizes(parquet)
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = first_line(error)
         raise InputError(f"{file.name}: not a readable Parquet file: {reason}; write or download it again") from error
     total = max(1, sum(rows for rows, _ in sizes))

@@ -97,7 +97,7 @@ def _parquet_rows(segment: Segment, wanted: tuple[str, ...]) -> Iterator[RawRow]
                     for value in _batch_values(batch):
                         yield number, value, None
                         number += 1
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 reason = first_line(error)
                 for lost in range(number, end):
                     yield lost, TurnedAway("unreadable-rows", f"row group {group + 1}: {reason}"), None

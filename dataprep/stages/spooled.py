@@ -54,6 +54,16 @@ def segment_pieces(segment: Segment) -> Iterator[pa.RecordBatch]:
         yield from reader
 
 
+def parquet_sizes(parquet: pq.ParquetFile) -> list[tuple[int, int]]:
+    """Give each row group's rows and bytes. Raises ValueError where the file contradicts itself."""
+    groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
+    sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+    names: list[str] = parquet.schema_arrow.names
+    if min((rows for rows, _ in sizes), default=0) < 0 or sum(rows for rows, _ in sizes) != parquet.metadata.num_rows:
+        raise ValueError(f"its row groups don't add up to its {parquet.metadata.num_rows} rows of {', '.join(names)}")
+    return sizes
+
+
 def parquet_batches(parquet: pq.ParquetFile, group: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     """Yield a row group's rows in batches, the fewer a batch the larger they are."""
     metadata = parquet.metadata.row_group(group)
@@ -93,14 +103,13 @@ def _segments(
 def _parquet_pieces(spool: IO[bytes], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch | Lost]:
     with pq.ParquetFile(spool) as parquet:
         names = read_columns(parquet.schema_arrow.names, columns)
-        for group in range(parquet.metadata.num_row_groups):
-            left = parquet.metadata.row_group(group).num_rows
+        for group, (left, _) in enumerate(parquet_sizes(parquet)):
             try:
                 for batch in parquet_batches(parquet, group, names):
                     yield batch
                     left -= batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                yield Lost(left, f"row group {group + 1}: {first_line(error)}")
+            except (pa.ArrowException, OSError, ValueError) as error:
+                yield Lost(max(0, left), f"row group {group + 1}: {first_line(error)}")
 
 
 def _arrow_pieces(spool: IO[bytes], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch | Lost]:
