@@ -267,8 +267,16 @@ def sources(figures: Figures) -> str:
     """One line a source; the page's script sorts them."""
     tokenised = figures.tokens is not None
     held_out = any(source.held_out for source in figures.sources)
-    heads = ["source", "ready" if tokenised else "kept", "turned away", "reasons", "turns", "characters", "longest"]
-    heads += ["tokens", "targets", "longest"] if tokenised else []
+    heads = [
+        "source",
+        "ready" if tokenised else "kept",
+        "turned away",
+        "reasons",
+        "turns",
+        "characters",
+        "most characters",
+    ]
+    heads += ["tokens", "targets", "most tokens"] if tokenised else []
     heads += ["held out"] if held_out else []
     entries: list[list[Cell]] = []
     for source in figures.sources[:SOURCES_SHOWN]:
@@ -290,7 +298,7 @@ def sources(figures: Figures) -> str:
     note = f"{counted(len(figures.sources), 'source')}. "
     if len(entries) < len(figures.sources):
         note += f"These are the {len(entries):,} largest. "
-    note += "Turns and characters are means per conversation; longest is one conversation’s. Click a head to sort."
+    note += "Turns and characters are means per conversation, “most” is the longest one’s. Click a head to sort."
     return table("", heads, entries, note, sortable=True)
 
 
