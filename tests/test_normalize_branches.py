@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import KEYS, convert_as
 from dataprep.stages.normalize.flat_trees import holds_flat_trees, trees_of_rows
-from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 from dataprep.stages.normalize.settings import Settings
 
 USER, GOOD, BAD = (
@@ -93,6 +93,29 @@ def test_either_side_of_a_preference_is_a_conversation(row: dict) -> None:
     assert read(row) == [CHOSEN]
     assert read(row, preference="rejected") == [REJECTED]
     assert read(row, preference="both") == [CHOSEN, REJECTED]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.sampled_from(["", "x", "[{", '[{"role": "user", "content": "x"}]', 2]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "text", "from", "rank", "messages"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(PREFERENCES), st.data(), ANYTHING, st.sampled_from(["chosen", "rejected", "both"]))
+def test_a_damaged_preference_becomes_conversations_or_leaves_under_a_known_reason(
+    row: dict, data: st.DataObject, value: object, preference: str
+) -> None:
+    damaged = row | {data.draw(st.sampled_from(sorted(row))): value}
+    try:
+        found = read(damaged, preference=preference)
+    except TurnedAway as away:
+        assert away.reason in FIXES
+        return
+    assert all(type(message[1]) is str for messages in found for message in messages)
 
 
 def test_a_dialogue_before_the_preference_is_on_both_sides() -> None:
