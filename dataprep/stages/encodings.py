@@ -39,8 +39,7 @@ def checked_encoding(name: str | None) -> str | None:
         return None
     try:
         found = codecs.lookup(name)
-        b"".decode(name)  # raises LookupError where it is bytes to bytes
-        _decoder(name).decode(b"\xff\xffa", True)
+        _decoder(name).decode("a".encode(name), True)  # LookupError where bytes are encoded, ValueError in idna
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
             f"encoding {name!r}: no such encoding; use one that Python knows, such as utf-8, gb18030, big5, shift_jis, "

@@ -6,13 +6,14 @@ their key, as in chats.json#train. The text streams through; a row is all that m
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import orjson
 
 from dataprep.stages.elements import Span, Text, spans
 from dataprep.stages.raw import RawFile, Segment
 from dataprep.stages.unpack import Fed
-from dataprep.stages.wrapped import MEMBER, is_message, lists_of_rows
+from dataprep.stages.wrapped import MEMBER, is_message, lists_of_rows, shape_of
 
 WHOLE_OBJECT_BYTES = 16 << 20  # what an object is follows from so much of it
 
@@ -23,8 +24,12 @@ def cut_json(
     file: RawFile, fed: Fed, chunks: Iterator[bytes], *, streamed: bool, segment_bytes: int, segment_rows: int
 ) -> Iterator[Segment]:
     """Cut JSON text into segments, which hold their bytes where the text is `streamed` and can't be read again."""
-    text = Text(chunks)
+    first_chunk, second = next(chunks, b""), next(chunks, b"")
+    text = Text(chain([first_chunk, second], chunks) if second else iter([first_chunk]))
     cutter = _Cutter(file, fed, text, streamed, segment_bytes, segment_rows)
+    if not second and len(first_chunk) <= segment_bytes and (span := _small(first_chunk, segment_rows)):
+        yield cutter.segment(file, "values", span, first_chunk)
+        return
     first = _first_byte(text)
     if first == b"[":
         text.restart(text.start + 1)
@@ -33,13 +38,28 @@ def cut_json(
             return
     elif first == b"{":
         begun = _begun_object(text)
-        keys, from_viewer = lists_of_rows(begun) if begun else (frozenset[str](), False)
+        keys, from_viewer = lists_of_rows(shape_of(begun)) if begun else (frozenset[str](), False)
         if keys:
             yield from cutter.lists(keys, from_viewer)
             return
     yield from cutter.rows()
     while text.more():  # so that the digest is that of the whole file
         text.let_go(text.scanned)
+
+
+def _small(data: bytes, span_rows: int) -> Span | None:
+    """Tell at once what most files are, that are small and whole: an array of rows, or one row."""
+    try:
+        value = orjson.loads(data)
+    except ValueError:
+        return None
+    if isinstance(value, dict) and not lists_of_rows(value)[0]:
+        begin, end, rows = 0, len(data), 1
+    elif isinstance(value, list) and 0 < len(value) <= span_rows and not is_message(value[0]):
+        begin, end, rows = data.index(b"[") + 1, data.rindex(b"]"), len(value)
+    else:
+        return None
+    return Span(begin, end, 1 + data.count(b"\n", 0, begin), rows)
 
 
 def starts_array_of_rows(head: bytes) -> bool:
@@ -78,7 +98,7 @@ class _Cutter:
     def rows(self, file: RawFile | None = None, kind: str = "values", *, to_bracket: bool = False) -> Iterator[Segment]:
         """Cut the values that the text goes on with, as rows of `file`."""
         for span in spans(self._text, self._segment_bytes, self._segment_rows, to_bracket=to_bracket):
-            yield self._segment(file or self._file, kind, span)
+            yield self.segment(file or self._file, kind, span)
 
     def lists(self, keys: frozenset[str], from_viewer: bool) -> Iterator[Segment]:
         """Cut the lists of an object under `keys`. What is no member, in a broken object, are rows of the last list."""
@@ -93,7 +113,7 @@ class _Cutter:
                 text.restart(text.start)
             end, closed = self._end_of_member(passed)
             if not passed and text.piece(text.start, end).strip():
-                yield self._segment(file, kind, Span(text.start, end, text.line, 1))
+                yield self.segment(file, kind, Span(text.start, end, text.line, 1))
             if not len(text.cuts.ends):
                 return
             text.drop(0)
@@ -142,7 +162,8 @@ class _Cutter:
             data=data,
         )
 
-    def _segment(self, file: RawFile, kind: str, span: Span) -> Segment:
+    def segment(self, file: RawFile, kind: str, span: Span, whole: bytes = b"") -> Segment:
+        """Make a segment of a span of the text, or of the text as a whole where it was not read by parts."""
         first_row = self._rows.get(file.name, 1)
         self._rows[file.name] = first_row + span.rows
         share, self._taken = self._fed.taken - self._taken, self._fed.taken
@@ -157,7 +178,7 @@ class _Cutter:
             rows=span.rows,
             first_line=span.line,
             bytes=share,
-            data=self._text.piece(span.begin, span.end) if self._streamed else None,
+            data=(whole[span.begin : span.end] or self._text.piece(span.begin, span.end)) if self._streamed else None,
         )
 
 

@@ -30,9 +30,27 @@ def is_message(value: object) -> bool:
     return any(key in value for key in ROLE_KEYS) and any(key in value for key in TEXT_KEYS)
 
 
-def lists_of_rows(begun: bytes) -> tuple[frozenset[str], bool]:
+def shape_of(begun: bytes) -> dict[str, Any]:
+    """Parse an object; of one that isn't whole, its whole members, and the first item of a list that it ends in."""
+    try:
+        whole = orjson.loads(begun)
+    except ValueError:
+        whole = None
+    if isinstance(whole, dict):
+        return whole
+    shape: dict[str, Any] = {}
+    inside = begun[begun.find(b"{") + 1 :]
+    for begin, end in value_places(inside, len(inside)):
+        member = inside[begin:end]
+        try:
+            shape |= orjson.loads(b"{" + member + b"}")
+        except ValueError:
+            shape |= _first_item(member)
+    return shape
+
+
+def lists_of_rows(shape: dict[str, Any]) -> tuple[frozenset[str], bool]:
     """Give the keys of an object's lists of rows, none if it is a row itself, and whether they are the viewer's."""
-    shape = _shape(begun)
     lists = {key: value[0] for key, value in shape.items() if isinstance(value, list) and value}
     first = lists.get("rows")
     if isinstance(first, dict) and isinstance(first.get(VIEWER_KEY), dict):
@@ -68,25 +86,6 @@ def _format_of(value: dict[str, Any]) -> str | None:
         return detect_format(value)
     except TurnedAway:
         return None
-
-
-def _shape(begun: bytes) -> dict[str, Any]:
-    """Parse an object; of one that isn't whole, its whole members, and the first item of a list that it ends in."""
-    try:
-        whole = orjson.loads(begun)
-    except ValueError:
-        whole = None
-    if isinstance(whole, dict):
-        return whole
-    shape: dict[str, Any] = {}
-    inside = begun[begun.find(b"{") + 1 :]
-    for begin, end in value_places(inside, len(inside)):
-        member = inside[begin:end]
-        try:
-            shape |= orjson.loads(b"{" + member + b"}")
-        except ValueError:
-            shape |= _first_item(member)
-    return shape
 
 
 def _first_item(member: bytes) -> dict[str, Any]:
