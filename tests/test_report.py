@@ -286,3 +286,26 @@ def test_a_missing_quarantine_file_or_part_is_told(cache, tmp_path, capsys):
     assert main(["report", str(copy)]) == 1
     assert f"{manifest.parts[0].file}: missing; run `dataprep normalize` again" in capsys.readouterr().err
     assert not (copy / "report.html").exists()
+
+
+def test_cleaning_readings_and_branches_are_told_as_the_manifest_counts_them(tmp_path, capsys):
+    rows = [
+        {"prompt": "What now?", "chosen": "Rest.", "rejected": "Run!"},
+        {"messages": [{"role": "user", "content": "Hi\u200b  "}, {"role": "assistant", "content": "Hello   "}]},
+        {"query": "And now?", "response": "Go on.", "history": [["What then?", "This."]]},
+    ]
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    normalize = ["normalize", str(tmp_path / "raw.jsonl"), "--out", str(tmp_path / "cache"), "--preference", "both"]
+    assert main([*normalize, "--clean", "spaces"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "cache")]) == 0
+    assert capsys.readouterr().out.startswith("4 conversations from 3 rows; they are not tokenised yet.")
+    figures, _ = collect_report(tmp_path / "cache", 10)
+    manifest = read_conversations_manifest(tmp_path / "cache" / "conversations")
+    assert (figures.rows.branched, figures.rows.kept) == (1, 4)
+    assert figures.cleaned == manifest.cleaned == {"spaces": 1}
+    assert figures.readings == manifest.readings
+    assert "spaces=fix" in figures.settings["cleaning"].split(", ")
+    page = (tmp_path / "cache" / "report.html").read_text(encoding="utf-8")
+    for reading in manifest.readings:
+        assert reading.example.split("/")[-1] in page

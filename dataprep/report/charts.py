@@ -9,7 +9,7 @@ from dataprep.report.figures import Distribution
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 190, 44, 8, 20, 36
 _WIDE = 480
-_CHARACTER = 6.6  # width of one in a label
+_CHARACTER = 7.4  # width of one in a label
 
 
 def short(number: float) -> str:

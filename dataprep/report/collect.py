@@ -236,7 +236,7 @@ def _rows_of(index: Index, ids: Sequence[str]) -> dict[str, int]:
 def _settings(options: NormalizeOptions) -> dict[str, str]:
     """What was told to normalize, as words; what was left at nothing is left out."""
     roles = ", ".join(f"{name}={role}" for name, role in options.roles.items())
-    clean = ", ".join(f"{step}={value}" for step, value in options.clean.items())
+    clean = ", ".join(f"{step}={value}" for step, value in options.clean.items() if value != "off")
     settings = {
         "format": options.format,
         "roles": roles,

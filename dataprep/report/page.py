@@ -19,7 +19,7 @@ def report_page(figures: Figures, samples: Samples) -> str:
     allowed = f"style-src {_hash(style)}; script-src {_hash(script)}"
     options = figures.options
     bodies = [
-        ("ledger", "Where rows and tokens went", sections.ledger(figures)),
+        ("ledger", "Where rows and tokens went" if figures.tokens else "Where rows went", sections.ledger(figures)),
         ("contents", "What is in it", sections.contents(figures)),
         ("cleaning", "Cleaning, duplicates, readings", sections.cleaning(figures)),
         ("lengths", "Lengths", sections.lengths(figures)),

@@ -18,7 +18,8 @@ _LANGUAGES = {
     "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "en": "English", "es": "Spanish", "fi": "Finnish",
     "fr": "French", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
     "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "sv": "Swedish",
-    "tr": "Turkish", "vi": "Vietnamese", "zh": "Chinese", "zxx": "no language",
+    "la": "Latin (language)", "tr": "Turkish", "vi": "Vietnamese", "wuu": "Wu Chinese", "yue": "Cantonese",
+    "zh": "Chinese", "zxx": "no language",
 }  # fmt: skip
 
 
@@ -159,13 +160,15 @@ def cleaning(figures: Figures) -> str:
         blocks.append(table("Cleaning", ("step", "changed", "seen"), changes, note))
     copies = {name: count for name, count in figures.rows.reasons().items() if "duplicate" in name}
     if copies:
-        share: list[Sequence[Cell]] = [(name, n, percent(n, figures.rows.rows)) for name, n in copies.items()]
-        blocks.append(table("Duplicates", ("", "turned away", "of rows"), share))
+        whole = figures.rows.rows + figures.rows.branched - figures.rows.joined
+        share: list[Sequence[Cell]] = [(name, n, percent(n, whole)) for name, n in copies.items()]
+        blocks.append(table("Duplicates", ("", "turned away", "share"), share))
+    body = f'<div class="columns">{"".join(blocks)}</div>' if blocks else ""
     if figures.readings:
         rows: list[Sequence[Cell]] = [(each.reading, each.rows, each.example) for each in figures.readings]
         note = "Of rows that could be read in two ways."
-        blocks.append(table("Readings", ("read so", "rows", "such as"), rows, note))
-    return f'<div class="columns">{"".join(blocks)}</div>' if blocks else ""
+        body += table("Readings", ("read so", "rows", "such as"), rows, note)
+    return body
 
 
 def lengths(figures: Figures) -> str:
