@@ -7,7 +7,7 @@ from rows import convert
 
 from dataprep.stages.normalize.convert import FORMATS, detect_format, role_names
 from dataprep.stages.normalize.examples import EXAMPLES
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
 from schemas.errors import InputError
 
@@ -377,5 +377,5 @@ def test_equal_content_has_an_equal_id_and_the_id_is_that_of_the_spec() -> None:
     from hashlib import blake2b
 
     text = '[[["user","Hello"],["assistant","Hi"]],null]'
-    assert identify(HELLO, None) == (blake2b(text.encode()).hexdigest()[:32], text.encode())
-    assert identify(HELLO, "[{}]") != identify(HELLO, None)
+    assert as_json(HELLO, None) == text.encode()
+    assert identify(HELLO, None, text.encode()) == blake2b(text.encode()).hexdigest()[:32]

@@ -10,7 +10,7 @@ from rows import convert
 
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS, role_names
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
 # Texts without marks of speakers, reasoning or calls: those have tests of their own.
@@ -97,7 +97,7 @@ def test_any_value_becomes_a_conversation_or_leaves_under_a_known_reason(
 ) -> None:
     try:
         _, messages, tools = convert(value, format_name, role_names({}))
-        identify(messages, tools)
+        identify(messages, tools, as_json(messages, tools))
     except TurnedAway as away:
         assert away.reason in FIXES
         return

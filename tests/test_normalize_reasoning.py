@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import convert
 
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.thinking import split_thinking
 
@@ -376,7 +376,7 @@ def test_any_content_is_read_or_turned_away(content: object, role: str) -> None:
     for row in rows:
         try:
             _, read, tools = convert(row)
-            identify(read, tools)
+            identify(read, tools, as_json(read, tools))
         except TurnedAway:
             continue
         assert all(type(message[1]) is str for message in read)

@@ -10,7 +10,7 @@ from rows import convert
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dataprep.stages.normalize.called_text import text_calls
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.tools import tools_text
 
@@ -440,7 +440,7 @@ def test_calls_come_back_from_every_way_to_write_them(
     ]
     for row, content in rows:
         message = convert(row)[1][-1]
-        identify([message], None)
+        identify([message], None, as_json([message], None))
         assert message[1] == content
         for (name, arguments), (_, found, text) in zip(calls, message[3], strict=True):
             assert found == name

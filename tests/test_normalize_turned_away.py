@@ -4,14 +4,14 @@ import pytest
 from rows import convert
 
 from dataprep.stages.normalize.convert import role_names
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
 
 def turned_away(row: object, format_name: str | None = None) -> TurnedAway:
     with pytest.raises(TurnedAway) as caught:
         _, messages, tools = convert(row, format_name, role_names({}))
-        identify(messages, tools)
+        identify(messages, tools, as_json(messages, tools))
     assert caught.value.fix
     assert "\n" not in caught.value.detail
     return caught.value

@@ -19,7 +19,7 @@ from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.raw import RawRow, Segment
 from dataprep.stages.retry import quarantined_rows
 from dataprep.stages.spooled import parquet_batches, read_columns, segment_pieces
-from dataprep.stages.values import bad_encoding, value_of, values_of
+from dataprep.stages.values import bad_encoding, may_hold_numbers, value_of, values_of
 from dataprep.stages.wrapped import VIEWER_KEY
 from schemas.errors import InputError
 
@@ -58,9 +58,10 @@ def _segment_data(segment: Segment) -> bytes:
 
 
 def _line_rows(data: bytes, first_row: int) -> Iterator[RawRow]:
+    careful = may_hold_numbers(data)
     for number, line in enumerate(data.split(b"\n"), first_row):
         if line and not line.isspace():
-            yield number, value_of(line), line
+            yield number, value_of(line, careful), line
 
 
 def _json_rows(segment: Segment, data: bytes) -> Iterator[RawRow]:

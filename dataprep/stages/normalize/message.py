@@ -62,17 +62,21 @@ def rich_message(
     return fields[:length]
 
 
-def identify(messages: list[Message], tools: str | None) -> tuple[str, bytes]:
-    """Give a conversation's id, the first 32 hex digits of BLAKE2b over its JSON, and that JSON.
+def as_json(messages: list[Message], tools: str | None) -> bytes:
+    """Give the JSON of a conversation's messages and tools, which ids hash."""
+    return orjson.dumps((messages, tools))
+
+
+def identify(messages: list[Message], tools: str | None, canonical: bytes) -> str:
+    """Give a conversation's id: the first 32 hex digits of BLAKE2b over its JSON, `canonical`.
 
     Turns away text that no later stage can hold: NUL characters, and more than 1 GiB.
     """
-    canonical = orjson.dumps((messages, tools))
     if b"\\u0000" in canonical:
         _refuse_nul(canonical, messages, tools)
     if len(canonical) > ROW_BYTES_LIMIT:
         raise TurnedAway("too-large", f"the row holds {len(canonical):,} bytes of text")
-    return blake2b(canonical).hexdigest()[:32], canonical
+    return blake2b(canonical).hexdigest()[:32]
 
 
 def checked_text(value: object, where: str) -> str:

@@ -25,7 +25,7 @@ from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
 from dataprep.stages.normalize.convert import KEYS, convert_as
 from dataprep.stages.normalize.flat_trees import trees_of_rows
 from dataprep.stages.normalize.mapping import keys_of
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.part import write_part
 from dataprep.stages.normalize.readings import reading_of
 from dataprep.stages.normalize.reasons import TurnedAway
@@ -149,7 +149,7 @@ class Normalizer:
 
     def _add(self, columns: Columns, tally: Tally, file: RawFile, number: int, value: Any, name: str) -> int:
         messages, tools = convert_as(value, name, self.settings)
-        conversation_id, canonical = identify(messages, tools)
+        canonical = as_json(messages, tools)
         for step in self.steps:
             done = step(messages, canonical)
             if done is not None:
@@ -157,8 +157,8 @@ class Normalizer:
                 tally.seen.update(done.seen)
                 if done.messages is not messages:
                     messages = done.messages
-                    conversation_id, canonical = identify(messages, tools)
-        columns.ids.append(conversation_id)
+                    canonical = as_json(messages, tools)
+        columns.ids.append(identify(messages, tools, canonical))
         columns.sources.append(file.source)
         columns.files.append(file.name)
         columns.rows.append(number)
