@@ -17,7 +17,7 @@ from dataprep.core.workers import num_cores, run_tasks
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import RawFile, Segment
 from dataprep.stages.normalize.convert import KEYS
-from dataprep.stages.normalize.flat_trees import holds_flat_trees
+from dataprep.stages.normalize.formats.flat_trees import holds_flat_trees
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
 from dataprep.stages.read import read_rows

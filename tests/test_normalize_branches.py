@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import KEYS, convert_as
-from dataprep.stages.normalize.flat_trees import holds_flat_trees, trees_of_rows
+from dataprep.stages.normalize.formats.flat_trees import holds_flat_trees, trees_of_rows
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 from dataprep.stages.normalize.settings import Settings
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from rows import convert
 
 from dataprep.stages.normalize.convert import detect_format, role_names
-from dataprep.stages.normalize.families import PREAMBLES, TAGS, VICUNA, Family, line_family
-from dataprep.stages.normalize.marked import from_marked
-from dataprep.stages.normalize.marks import WHITE, read_dialogue
+from dataprep.stages.normalize.formats.marked import from_marked
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.readings import reading_of
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 from dataprep.stages.normalize.role_pairs import ROLE_PAIRS
+from dataprep.stages.normalize.texts.families import PREAMBLES, TAGS, VICUNA, Family, line_family
+from dataprep.stages.normalize.texts.marks import WHITE, read_dialogue
 
 HELLO = [("user", "Hello"), ("assistant", "Hi")]
 BYE = [("user", "Bye"), ("assistant", "So long")]

@@ -14,7 +14,7 @@ from rows import convert
 
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.normalize.thinking import split_thinking
+from dataprep.stages.normalize.texts.thinking import split_thinking
 
 HELLO = [("user", "Hello"), ("assistant", "Hi")]
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from rows import convert
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from dataprep.stages.normalize.called_text import text_calls
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.normalize.tools import tools_text
+from dataprep.stages.normalize.texts.called_text import text_calls
+from dataprep.stages.normalize.texts.tools import tools_text
 
 AREA = ((None, "area", '{"side":1.0}'),)
 QWEN_SYSTEM = """Be brief.

@@ -17,6 +17,7 @@ from dataprep.stages.cut import cut
 from dataprep.stages.inputs import find_files
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.read import read_rows
+from schemas.errors import InputError
 from schemas.files import sha256_file
 
 SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
@@ -214,6 +215,15 @@ def test_the_number_of_workers_and_of_segments_does_not_change_the_output(
     manifests = [normalize_corpus([str(tmp_path / "a.json")], tmp_path / str(n), workers=n) for n in (1, 2)]
     assert manifests[0] == manifests[1]
     assert (manifests[0].rows, len(manifests[0].parts) > 5) == (309, True)
+
+
+def test_a_value_without_end_is_an_error_and_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elements, "LONGEST_HELD", 5000)
+    monkeypatch.setattr(elements, "_SCAN_BYTES", 1000)
+    with pytest.raises(InputError, match=r"a.json: the value at line 2, byte 6 is longer than 1 GiB or never ends"):
+        read(tmp_path, b'[1,\n  "' + b"x" * 20_000)
 
 
 STRINGS = st.sampled_from(["a, b", "]}", "{[", '"', "\\", '\\"', "中", '},{"id":1', "\n"]) | st.text(max_size=4)

@@ -13,8 +13,11 @@ import numpy as np
 import orjson
 
 from dataprep.stages.boundaries import Cuts, Scanner
+from schemas.errors import InputError
 
 LONGEST_WHOLE = 16 << 20  # a longer value is looked at for the beginning of the next
+
+LONGEST_HELD = (1 << 30) + LONGEST_WHOLE
 
 _SCAN_BYTES = 256 << 10
 
@@ -37,12 +40,13 @@ class Text:
     Its boundaries up to byte `scanned` are `cuts`.
     """
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], name: str = "") -> None:
         self.start = self.scanned = 0
         self.line = 1
         self.held = bytearray()
         self.cuts = _NO_CUTS
         self._chunks = chunks
+        self._name = name
         self._scanner = Scanner()
 
     @property
@@ -51,7 +55,15 @@ class Text:
         return self.start + len(self.held)
 
     def more(self) -> bool:
-        """Look for boundaries a little further; False at the end of the text."""
+        """Look for boundaries a little further; False at the end of the text.
+
+        Raises InputError where what must be held is longer than a row can be.
+        """
+        if len(self.held) > LONGEST_HELD:
+            place = f"line {self.line}, byte {self.start + 1}"
+            raise InputError(
+                f"{self._name}: the value at {place} is longer than 1 GiB or never ends; mend the file there"
+            )
         if self.scanned == self.end:
             self.held += next(self._chunks, b"")
         piece = self.piece(self.scanned, min(self.end, self.scanned + _SCAN_BYTES))

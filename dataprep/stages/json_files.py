@@ -16,6 +16,7 @@ from dataprep.stages.unpack import Fed
 from dataprep.stages.wrapped import MEMBER, is_message, lists_of_rows, shape_of
 
 WHOLE_OBJECT_BYTES = 16 << 20  # what an object is follows from so much of it
+LONGEST_KEY = 1 << 20  # with the blanks around it
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -25,7 +26,7 @@ def cut_json(
 ) -> Iterator[Segment]:
     """Cut JSON text into segments, which hold their bytes where the text is `streamed` and can't be read again."""
     first_chunk, second = next(chunks, b""), next(chunks, b"")
-    text = Text(chain([first_chunk, second], chunks) if second else iter([first_chunk]))
+    text = Text(chain([first_chunk, second], chunks) if second else iter([first_chunk]), file.name)
     cutter = _Cutter(file, fed, text, streamed, segment_bytes, segment_rows)
     if not second and len(first_chunk) <= segment_bytes and (span := _small(first_chunk, segment_rows)):
         yield cutter.segment(file, "values", span, first_chunk)
@@ -123,8 +124,9 @@ class _Cutter:
     def _next_member(self, keys: frozenset[str]) -> tuple[str | None, bool]:
         """Give the key of a list of rows, its first bracket passed; or None, and whether another member begins."""
         text = self._text
-        while not (member := MEMBER.match(text.held)) and not len(text.cuts.ends) and text.more():
-            pass
+        while not (member := MEMBER.match(text.held)) and len(text.held) <= LONGEST_KEY and not len(text.cuts.ends):
+            if not text.more():
+                break
         if not member:
             return None, False
         key = _key(member[1])

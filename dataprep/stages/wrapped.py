@@ -11,8 +11,8 @@ import orjson
 
 from dataprep.stages.elements import value_places
 from dataprep.stages.normalize.convert import detect_format
+from dataprep.stages.normalize.formats.turns import LATER_LISTS, ROLE_KEYS, TEXT_KEYS, TURN_LISTS
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.normalize.turns import LATER_LISTS, ROLE_KEYS, TEXT_KEYS, TURN_LISTS
 
 VIEWER_KEY = "row"
 MEMBER = re.compile(rb'\s*("(?:[^"\\]|\\.){0,1000}")\s*:\s*(\S)', re.DOTALL)

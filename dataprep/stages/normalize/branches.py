@@ -3,11 +3,11 @@
 from typing import Any
 
 from dataprep.stages.normalize.convert import checked_row, detect_format, named_rows
+from dataprep.stages.normalize.formats.preference import SIDE_KEYS, sides_of
+from dataprep.stages.normalize.formats.reshape import logged
+from dataprep.stages.normalize.formats.trees import paths_of
 from dataprep.stages.normalize.mapping import renamed, shape_of
-from dataprep.stages.normalize.preference import SIDE_KEYS, sides_of
-from dataprep.stages.normalize.reshape import logged
 from dataprep.stages.normalize.settings import Settings
-from dataprep.stages.normalize.trees import paths_of
 
 # Messages beside one of these may wait for the answer that it holds.
 _ANSWERED = frozenset(("choices", "response", "completion"))

@@ -41,8 +41,8 @@ A row that is itself a list of strings may be anything: it is read only with --f
 from collections.abc import Callable
 from typing import Any
 
-from dataprep.stages.normalize import marked
-from dataprep.stages.normalize.answers import (
+from dataprep.stages.normalize.formats import marked
+from dataprep.stages.normalize.formats.answers import (
     ANSWER_KEYS,
     ANSWER_SPELLINGS,
     POST_KEYS,
@@ -54,10 +54,10 @@ from dataprep.stages.normalize.answers import (
     is_unanswered,
     lowered,
 )
-from dataprep.stages.normalize.cells import as_list
-from dataprep.stages.normalize.chatgpt_export import from_chatgpt_export, is_chatgpt_export
-from dataprep.stages.normalize.history import EXCHANGE_KEYS
-from dataprep.stages.normalize.lists import (
+from dataprep.stages.normalize.formats.cells import as_list
+from dataprep.stages.normalize.formats.chatgpt_export import from_chatgpt_export, is_chatgpt_export
+from dataprep.stages.normalize.formats.history import EXCHANGE_KEYS
+from dataprep.stages.normalize.formats.lists import (
     PARALLEL_KEYS,
     SPEAKER_KEYS,
     from_alternating,
@@ -65,10 +65,7 @@ from dataprep.stages.normalize.lists import (
     holds_strings,
     parallel_keys,
 )
-from dataprep.stages.normalize.mapping import convert_shape, shape_of
-from dataprep.stages.normalize.media import MEDIA_KEYS, refuse_media
-from dataprep.stages.normalize.message import ROLE_NAMES
-from dataprep.stages.normalize.pairs import (
+from dataprep.stages.normalize.formats.pairs import (
     PAIR_KEYS,
     REASONING_COLUMNS,
     from_alpaca,
@@ -78,13 +75,10 @@ from dataprep.stages.normalize.pairs import (
     from_turn_pairs,
     has_marks,
 )
-from dataprep.stages.normalize.preference import from_preference, has_role, is_preference
-from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.reshape import RESHAPED_KEYS, reshaped
-from dataprep.stages.normalize.settings import Settings
-from dataprep.stages.normalize.tools import TOOL_KEYS
-from dataprep.stages.normalize.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
-from dataprep.stages.normalize.turns import (
+from dataprep.stages.normalize.formats.preference import from_preference, has_role, is_preference
+from dataprep.stages.normalize.formats.reshape import RESHAPED_KEYS, reshaped
+from dataprep.stages.normalize.formats.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
+from dataprep.stages.normalize.formats.turns import (
     LATER_LISTS,
     SYSTEM_KEYS,
     TURN_LISTS,
@@ -96,8 +90,14 @@ from dataprep.stages.normalize.turns import (
     holds_turns,
     turn_keys,
 )
-from dataprep.stages.normalize.unfold import may_hold_more, unfold
-from dataprep.stages.normalize.xlam import from_xlam, is_xlam
+from dataprep.stages.normalize.formats.xlam import from_xlam, is_xlam
+from dataprep.stages.normalize.mapping import convert_shape, shape_of
+from dataprep.stages.normalize.message import ROLE_NAMES
+from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.normalize.texts.media import MEDIA_KEYS, refuse_media
+from dataprep.stages.normalize.texts.tools import TOOL_KEYS
+from dataprep.stages.normalize.texts.unfold import may_hold_more, unfold
 from schemas.errors import InputError
 
 FORMATS: dict[str, Callable[[Any, Roles], Converted]] = {

@@ -19,8 +19,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dataprep.stages.normalize.cells import as_list
-from dataprep.stages.normalize.history import history_messages
+from dataprep.stages.normalize.formats.cells import as_list
+from dataprep.stages.normalize.formats.history import history_messages
+from dataprep.stages.normalize.formats.turns import (
+    REASONING_KEYS,
+    TRAIN_FLAGS,
+    Converted,
+    Roles,
+    from_openai,
+    with_system,
+)
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
 from dataprep.stages.normalize.shapes import (
@@ -34,8 +42,7 @@ from dataprep.stages.normalize.shapes import (
     title_of,
 )
 from dataprep.stages.normalize.shapes import Shape as Shape
-from dataprep.stages.normalize.tools import tools_text
-from dataprep.stages.normalize.turns import REASONING_KEYS, TRAIN_FLAGS, Converted, Roles, from_openai, with_system
+from dataprep.stages.normalize.texts.tools import tools_text
 from schemas.errors import InputError
 
 # What else of a turn is read, as in OpenAI messages.

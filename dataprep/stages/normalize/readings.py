@@ -7,9 +7,9 @@ no doubt are not in the table.
 from collections.abc import Callable
 from typing import Any
 
-from dataprep.stages.normalize.answers import ANSWER_KEYS, QUESTION_GROUPS
-from dataprep.stages.normalize.lists import SPEAKER_KEYS
-from dataprep.stages.normalize.marked import find_marked
+from dataprep.stages.normalize.formats.answers import ANSWER_KEYS, QUESTION_GROUPS
+from dataprep.stages.normalize.formats.lists import SPEAKER_KEYS
+from dataprep.stages.normalize.formats.marked import find_marked
 
 _ASKED = tuple(key for group in QUESTION_GROUPS for key in group if key != "context")
 _HISTORY = "`history` read as the turns before the question; its answers are trained on, too"

@@ -23,7 +23,7 @@ from dataprep.stages.near_duplicates import signatures
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
 from dataprep.stages.normalize.convert import KEYS, convert_as
-from dataprep.stages.normalize.flat_trees import trees_of_rows
+from dataprep.stages.normalize.formats.flat_trees import trees_of_rows
 from dataprep.stages.normalize.mapping import keys_of
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.part import write_part

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from dataprep.stages.normalize.history import history_messages
+from dataprep.stages.normalize.formats.history import history_messages
+from dataprep.stages.normalize.formats.turns import Converted, Roles, turn_list, with_system
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
-from dataprep.stages.normalize.tools import tools_text
-from dataprep.stages.normalize.turns import Converted, Roles, turn_list, with_system
+from dataprep.stages.normalize.texts.tools import tools_text
 
 # Which keys a pair may carry, and the role of each, in the order of speaking.
 PAIR_KEYS = {

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dataprep.stages.normalize.cells import as_list
+from dataprep.stages.normalize.formats.cells import as_list
+from dataprep.stages.normalize.formats.turns import ROLE_KEYS, Roles, read_turns
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
-from dataprep.stages.normalize.turns import ROLE_KEYS, Roles, read_turns
 
 # The keys of an object that is one exchange: who asks, who answers.
 EXCHANGE_KEYS = (

@@ -15,18 +15,18 @@ These are looked at only where no ordinary format is found:
 
 from typing import Any
 
-from dataprep.stages.normalize.answers import ANSWER_KEYS
-from dataprep.stages.normalize.cells import as_list, parsed_cell
-from dataprep.stages.normalize.history import exchange_keys
-from dataprep.stages.normalize.lists import SPEAKER_KEYS
-from dataprep.stages.normalize.media import MEDIA_KEYS
+from dataprep.stages.normalize.formats.answers import ANSWER_KEYS
+from dataprep.stages.normalize.formats.cells import as_list, parsed_cell
+from dataprep.stages.normalize.formats.history import exchange_keys
+from dataprep.stages.normalize.formats.lists import SPEAKER_KEYS
+from dataprep.stages.normalize.formats.preference import answer_turns, has_role
+from dataprep.stages.normalize.formats.ranked import COMPARED, LISTED, NAMED_SIDES, RATING_LISTS, WINNERS, compared
+from dataprep.stages.normalize.formats.turns import LATER_LISTS, SYSTEM_KEYS, TURN_LISTS, holds_turns, turn_keys
 from dataprep.stages.normalize.message import ROLE_NAMES
-from dataprep.stages.normalize.preference import answer_turns, has_role
-from dataprep.stages.normalize.ranked import COMPARED, LISTED, NAMED_SIDES, RATING_LISTS, WINNERS, compared
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.role_pairs import with_role_pair
-from dataprep.stages.normalize.tools import TOOL_KEYS
-from dataprep.stages.normalize.turns import LATER_LISTS, SYSTEM_KEYS, TURN_LISTS, holds_turns, turn_keys
+from dataprep.stages.normalize.texts.media import MEDIA_KEYS
+from dataprep.stages.normalize.texts.tools import TOOL_KEYS
 
 WRAPPERS = ("row", "data", "json", "item", "record", "conversation", "dialogue", "body", "request")
 _PAST = ("history", "utterances", "chat", "chat_history")

@@ -19,9 +19,9 @@ from contextlib import suppress
 
 import orjson
 
-from dataprep.stages.normalize.calls import exact_json, read_call, value_end, written_calls
 from dataprep.stages.normalize.message import ToolCall
 from dataprep.stages.normalize.reasons import TurnedAway, shown
+from dataprep.stages.normalize.texts.calls import exact_json, read_call, value_end, written_calls
 
 _OPENING = re.compile(
     r"<tool_call>(?=\s*(?:[\[{<]|$))|(?<![^\n])<tool_call>|(?<![^\n])<function=(?=[\w.-]+>)|<functioncall>(?=\s*(?:\{|$))"

@@ -13,9 +13,9 @@ For top and all a path ends in an answer: a follow-up that nobody answered adds 
 from collections.abc import Mapping
 from typing import Any
 
+from dataprep.stages.normalize.formats.turns import Converted, Roles
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.turns import Converted, Roles
 
 PARENT_KEYS = ("parent_id", "parent", "reply_to", "parent_message_id")
 

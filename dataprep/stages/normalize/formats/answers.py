@@ -6,10 +6,10 @@ text, of `answers` the first counts, any other is turned away.
 
 from typing import Any
 
+from dataprep.stages.normalize.formats.pairs import asked
+from dataprep.stages.normalize.formats.turns import Converted, Roles
 from dataprep.stages.normalize.message import checked_text
-from dataprep.stages.normalize.pairs import asked
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
-from dataprep.stages.normalize.turns import Converted, Roles
 
 # Of each group the first that holds text counts; the question is those texts, in this order, joined by newlines.
 QUESTION_GROUPS: tuple[tuple[str, ...], ...] = (

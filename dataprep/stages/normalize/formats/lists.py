@@ -5,11 +5,11 @@ Beside a list of strings, a list of `speakers` of the same length tells who says
 
 from typing import Any
 
+from dataprep.stages.normalize.formats.turns import LATER_LISTS, TURN_LISTS, Converted, Roles, with_system
 from dataprep.stages.normalize.message import Message, checked_answer
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.role_pairs import with_role_pair
-from dataprep.stages.normalize.tools import row_tools
-from dataprep.stages.normalize.turns import LATER_LISTS, TURN_LISTS, Converted, Roles, with_system
+from dataprep.stages.normalize.texts.tools import row_tools
 
 # Where the two lists may stand; `turns` are questions only, so they have their answers beside them.
 PARALLEL_KEYS = (

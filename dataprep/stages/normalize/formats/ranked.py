@@ -6,7 +6,7 @@ is none of these.
 
 from typing import Any
 
-from dataprep.stages.normalize.cells import as_list, parsed_cell
+from dataprep.stages.normalize.formats.cells import as_list, parsed_cell
 from dataprep.stages.normalize.reasons import TurnedAway
 
 # (chosen, rejected) by other names.

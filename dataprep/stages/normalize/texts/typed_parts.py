@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from dataprep.stages.normalize.calls import json_text, read_call, written_calls
 from dataprep.stages.normalize.message import Message, ToolCall, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.texts.calls import json_text, read_call, written_calls
 
 _THOUGHT_KEYS = ("thinking", "reasoning", "text", "value")
 _CALL_TYPES = ("tool_use", "tool_call", "function_call")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from dataprep.stages.normalize.families import PREAMBLES, TAGS, VICUNA, Family, line_family, line_pairs
 from dataprep.stages.normalize.role_pairs import plain_name
+from dataprep.stages.normalize.texts.families import PREAMBLES, TAGS, VICUNA, Family, line_family, line_pairs
 
 WHITE = " \t\r\n"
 PRELUDE_CHARACTERS = 4096

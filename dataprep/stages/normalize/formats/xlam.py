@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from dataprep.stages.normalize.calls import written_calls
+from dataprep.stages.normalize.formats.turns import Converted, Roles, with_system
 from dataprep.stages.normalize.message import checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.normalize.tools import row_tools
-from dataprep.stages.normalize.turns import Converted, Roles, with_system
+from dataprep.stages.normalize.texts.calls import written_calls
+from dataprep.stages.normalize.texts.tools import row_tools
 
 
 def from_xlam(row: Any, roles: Roles) -> Converted:

@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from dataprep.stages.normalize.called_text import text_calls as text_calls
-from dataprep.stages.normalize.calls import is_literal, json_text, literal_json, read_call
-from dataprep.stages.normalize.calls import written_calls as written_calls
 from dataprep.stages.normalize.message import ToolCall
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
+from dataprep.stages.normalize.texts.called_text import text_calls as text_calls
+from dataprep.stages.normalize.texts.calls import is_literal, json_text, literal_json, read_call
+from dataprep.stages.normalize.texts.calls import written_calls as written_calls
 
 # Where a row may have its tool definitions; the first that is not null counts.
 TOOL_KEYS = ("tools", "functions", "available_tools")

@@ -7,12 +7,12 @@ nothing but the results, as Hermes and Glaive write them.
 import re
 from typing import Any
 
-from dataprep.stages.normalize.called_text import text_calls
 from dataprep.stages.normalize.message import Message, ToolCall, rich_message
-from dataprep.stages.normalize.react import react_call
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.normalize.system_tools import may_hold_tools, same_tools, split_tools
-from dataprep.stages.normalize.thinking import require_answer, split_thinking
+from dataprep.stages.normalize.texts.called_text import text_calls
+from dataprep.stages.normalize.texts.react import react_call
+from dataprep.stages.normalize.texts.system_tools import may_hold_tools, same_tools, split_tools
+from dataprep.stages.normalize.texts.thinking import require_answer, split_thinking
 
 _RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.DOTALL)
 _GLAIVE_RESPONSE = "FUNCTION RESPONSE:"

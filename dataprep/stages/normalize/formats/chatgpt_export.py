@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
+from dataprep.stages.normalize.formats.turns import Converted, Roles
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.turns import Converted, Roles
 
 # Kinds of content that are no part of what was said.
 _SILENT = ("user_editable_context", "model_editable_context", "reasoning_recap")
@@ -55,10 +55,14 @@ def is_chatgpt_export(row: dict[str, Any]) -> bool:
     return isinstance(first, dict) and "message" in first
 
 
+def _names_parent(node: dict[str, Any]) -> bool:
+    return isinstance(node.get("parent"), str)
+
+
 def _branch(nodes: dict[str, Any], current: object) -> list[dict[str, Any]]:
     """Give the messages from the root to `current`; without it, to the node that was written last."""
     if current is None:
-        parents = {node.get("parent") for node in nodes.values() if isinstance(node, dict)}
+        parents = {node["parent"] for node in nodes.values() if isinstance(node, dict) and _names_parent(node)}
         current = next((name for name in reversed(nodes) if name not in parents), None)
     found: list[dict[str, Any]] = []
     seen: set[object] = set()

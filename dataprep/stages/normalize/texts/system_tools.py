@@ -13,7 +13,7 @@ import re
 
 import orjson
 
-from dataprep.stages.normalize.calls import is_literal, literal_json, value_texts
+from dataprep.stages.normalize.texts.calls import is_literal, literal_json, value_texts
 
 _QWEN = re.compile(
     r"# Tools\n\nYou may call one or more functions to assist with the user query\.\n\n"

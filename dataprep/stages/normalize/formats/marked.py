@@ -4,7 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dataprep.stages.normalize.marks import (
+from dataprep.stages.normalize.formats.turns import Converted, Roles
+from dataprep.stages.normalize.message import Message, checked_text, rich_message
+from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
+from dataprep.stages.normalize.role_pairs import plain_name
+from dataprep.stages.normalize.texts.marks import (
     WHITE,
     Dialogue,
     Turn,
@@ -13,11 +17,7 @@ from dataprep.stages.normalize.marks import (
     read_prompt,
     without_ends,
 )
-from dataprep.stages.normalize.message import Message, checked_text, rich_message
-from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.role_pairs import plain_name
-from dataprep.stages.normalize.tools import row_tools
-from dataprep.stages.normalize.turns import Converted, Roles
+from dataprep.stages.normalize.texts.tools import row_tools
 
 # Where a dialogue may stand as one string; the first that holds one counts.
 WHOLE_KEYS = (

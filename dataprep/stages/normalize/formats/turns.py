@@ -10,9 +10,9 @@ from typing import Any
 from dataprep.stages.normalize.message import CALL, Message, ToolCall, checked_answer, checked_text, rich_message
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.role_pairs import with_role_pair
-from dataprep.stages.normalize.thinking import require_answer, split_thinking
-from dataprep.stages.normalize.tools import openai_calls, row_tools, text_calls, written_calls
-from dataprep.stages.normalize.typed_parts import AnswerParts, answer_parts, holds_typed, result_messages
+from dataprep.stages.normalize.texts.thinking import require_answer, split_thinking
+from dataprep.stages.normalize.texts.tools import openai_calls, row_tools, text_calls, written_calls
+from dataprep.stages.normalize.texts.typed_parts import AnswerParts, answer_parts, holds_typed, result_messages
 
 # Where the list of turns may stand; the first that is not null counts.
 TURN_LISTS = ("messages", "conversations", "conversation", "dialogue")

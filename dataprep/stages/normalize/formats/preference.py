@@ -6,12 +6,9 @@ and `from_preference` reads the dialogue before it, then `chosen`.
 
 from typing import Any
 
-from dataprep.stages.normalize.answers import ANSWER_KEYS, question_text
-from dataprep.stages.normalize.cells import as_list, parsed_cell
-from dataprep.stages.normalize.message import Message
-from dataprep.stages.normalize.reasons import TurnedAway, kind_of
-from dataprep.stages.normalize.tools import row_tools
-from dataprep.stages.normalize.turns import (
+from dataprep.stages.normalize.formats.answers import ANSWER_KEYS, question_text
+from dataprep.stages.normalize.formats.cells import as_list, parsed_cell
+from dataprep.stages.normalize.formats.turns import (
     LATER_LISTS,
     ROLE_KEYS,
     TURN_LISTS,
@@ -22,6 +19,9 @@ from dataprep.stages.normalize.turns import (
     turn_keys,
     with_system,
 )
+from dataprep.stages.normalize.message import Message
+from dataprep.stages.normalize.reasons import TurnedAway, kind_of
+from dataprep.stages.normalize.texts.tools import row_tools
 
 # Only a row with one of these has sides.
 SIDE_KEYS = frozenset(("chosen", "rejected", "rejected_response", "rejected_messages", "label", "kto_tag"))

@@ -6,7 +6,7 @@ All rows of the file are held until the last is read, because a reply may stand 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dataprep.stages.normalize.trees import PARENT_KEYS, is_flat_message
+from dataprep.stages.normalize.formats.trees import PARENT_KEYS, is_flat_message
 
 _KEPT = ("role", "rank", "deleted", "review_result")
 
