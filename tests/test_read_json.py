@@ -91,6 +91,7 @@ def test_a_wrapped_list_of_rows_is_read(tmp_path: Path, key: str, rows: list) ->
         {"chosen": SAID, "rejected": SAID},
         {"text": "A page."},
         {"unknown": [{"x": 1}, {"x": 2}]},
+        {"value": [{"x": 1}, {"x": 2}]},
     ],
 )
 def test_an_object_that_is_a_row_stays_one(tmp_path: Path, row: dict) -> None:
@@ -221,8 +222,11 @@ def test_a_value_without_end_is_an_error_and_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(elements, "LONGEST_HELD", 5000)
+    monkeypatch.setattr(cutting, "READ_BYTES", 1000)
     monkeypatch.setattr(elements, "_SCAN_BYTES", 1000)
-    with pytest.raises(InputError, match=r"a.json: the value at line 2, byte 6 is longer than 1 GiB or never ends"):
+    with pytest.raises(
+        InputError, match=r"a.json: line 1, byte 4: a value is longer than 1 GiB or has no end; mend it"
+    ):
         read(tmp_path, b'[1,\n  "' + b"x" * 20_000)
 
 

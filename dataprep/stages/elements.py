@@ -60,9 +60,10 @@ class Text:
         Raises InputError where what must be held is longer than a row can be.
         """
         if len(self.held) > LONGEST_HELD:
-            place = f"line {self.line}, byte {self.start + 1}"
+            begin = int(self.cuts.begins[-1]) if len(self.cuts.begins) else self.start
+            line = self.line + self.held.count(b"\n", 0, begin - self.start)
             raise InputError(
-                f"{self._name}: the value at {place} is longer than 1 GiB or never ends; mend the file there"
+                f"{self._name}: line {line}, byte {begin + 1}: a value is longer than 1 GiB or has no end; mend it"
             )
         if self.scanned == self.end:
             self.held += next(self._chunks, b"")

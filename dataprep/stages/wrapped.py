@@ -18,7 +18,7 @@ VIEWER_KEY = "row"
 MEMBER = re.compile(rb'\s*("(?:[^"\\]|\\.){0,1000}")\s*:\s*(\S)', re.DOTALL)
 
 _WRAPPERS = re.compile(
-    r"(train|test|valid|val|dev|eval)\w*|rows|data|dataset|examples|instances|items|records|samples|"
+    r"(train|test|valid|validation|val|dev|eval)([_.\d]\w*)?|rows|data|dataset|examples|instances|items|records|samples|"
     r"dialogs|dialogues|conversations"
 )
 
