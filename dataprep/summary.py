@@ -25,19 +25,18 @@ def summary_text(manifest: ConversationsManifest, out: Path) -> str:
     if manifest.kept:
         tables += [
             _Table("kept, by format", list(manifest.formats.items())),
-            _Table("kept, by source", list(manifest.sources.items())[:_SOURCES_SHOWN]),
+            _by_source(manifest),
             _Table("mended, in conversations", list(manifest.cleaned.items())),
             _Table("found and left, in conversations", [_found(name, n) for name, n in manifest.seen.items()]),
         ]
-        if len(manifest.sources) > _SOURCES_SHOWN:
-            tables[2].lines.append(f"  and {len(manifest.sources) - _SOURCES_SHOWN:,} more")
     width = max(len(name) for table in tables for name, *_ in table.rows) + 2
     digits = len(f"{max(manifest.rows, manifest.rows + manifest.branched):,}")
     lines: list[str] = []
     for table in tables:
         lines += table.text(width, digits)
     for reading in manifest.readings:
-        lines += ["", f"read as one of two: {reading.reading}", f"  {reading.rows:,} rows, first {reading.example}"]
+        rows = "1 row" if reading.rows == 1 else f"{reading.rows:,} rows"
+        lines += ["", f"read as one of two: {reading.reading}", f"  {rows}, first {reading.example}"]
     if manifest.kept == 0:
         lines += ["", "no row was kept, so there is nothing to tokenize"]
         return "\n".join([*lines, *_places(manifest, folder)])
@@ -75,6 +74,17 @@ def _ledger(manifest: ConversationsManifest, examples: dict[str, dict[str, Any]]
     rows += [("kept", manifest.kept), ("turned away", sum(manifest.turned_away.values()))]
     rows += list(manifest.turned_away.items())
     return _Table("", rows, [], {reason: _example(record) for reason, record in examples.items()})
+
+
+def _by_source(manifest: ConversationsManifest) -> _Table:
+    """The largest sources, and the names of those of which nothing was kept."""
+    filled = sorted(((n, c) for n, c in manifest.sources.items() if c), key=lambda source: -source[1])
+    empty = [name for name, count in manifest.sources.items() if not count]
+    lines = [f"  and {len(filled) - _SOURCES_SHOWN:,} more"] if len(filled) > _SOURCES_SHOWN else []
+    if empty:
+        more = f" and {len(empty) - _SOURCES_SHOWN:,} more" if len(empty) > _SOURCES_SHOWN else ""
+        lines.append(f"  none of {', '.join(empty[:_SOURCES_SHOWN])}{more}")
+    return _Table("kept, by source", filled[:_SOURCES_SHOWN], lines)
 
 
 def _found(name: str, count: int) -> tuple[str, int, str]:
