@@ -1,8 +1,14 @@
 """What the user chose for `dataprep normalize`, checked, as the settings that rows are read and cleaned by."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from dataprep.stages.normalize.convert import checked_format, role_names
+from dataprep.stages.clean.personal import make_personal
+from dataprep.stages.clean.steps import settled_steps
+from dataprep.stages.encodings import checked_encoding
+from dataprep.stages.inputs import RawFile, find_files
+from dataprep.stages.normalize.convert import KEYS, checked_format, role_names
+from dataprep.stages.normalize.mapping import keys_of, read_mapping
 from dataprep.stages.normalize.settings import Settings
 from schemas.errors import InputError
 from schemas.manifest import NormalizeOptions
@@ -18,15 +24,27 @@ class Choices:
 
     format: str | None = None
     roles: dict[str, str] = field(default_factory=dict)
+    mapping: Path | None = None
     preference: str = "chosen"
     paths: str = "best"
     encoding: str | None = None
     clean: list[str] = field(default_factory=list)  # STEP or STEP=VALUE
     pii: str = "off"
+    held_out: list[str] = field(default_factory=list)  # inputs as `dataprep normalize` takes them
 
 
-def settle(choices: Choices) -> tuple[Settings, NormalizeOptions]:
-    """Check what was chosen; gives it as settings and as the manifest records it. Raises InputError naming the flag."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """Choices that were found good: as settings, and as the manifest records them."""
+
+    settings: Settings
+    options: NormalizeOptions
+    columns: tuple[str, ...]  # that are read of tables
+    held_out: list[RawFile]
+
+
+def settle(choices: Choices) -> Settled:
+    """Check what was chosen. Raises InputError naming the flag."""
     for flag, value, known in (
         ("--preference", choices.preference, PREFERENCES),
         ("--paths", choices.paths, PATHS),
@@ -34,23 +52,27 @@ def settle(choices: Choices) -> tuple[Settings, NormalizeOptions]:
     ):
         if value not in known:
             raise InputError(f"{flag} {value}: expected one of {', '.join(known)}")
+    make_personal(choices.pii)  # where a library for it is missing, now is the time to say so
     settings = Settings(
         format=checked_format(choices.format),
         roles=role_names(choices.roles),
+        shapes=read_mapping(choices.mapping) if choices.mapping else (),
         preference=choices.preference,
         paths=choices.paths,
-        clean={"duplicates": "drop"} | dict(step.split("=", 1) for step in choices.clean),
+        clean=settled_steps(choices.clean),
         pii=choices.pii,
     )
     options = NormalizeOptions(
         format=choices.format,
         roles=choices.roles,
+        mapping=choices.mapping.read_text(encoding="utf-8") if choices.mapping else None,
         preference=choices.preference,
         paths=choices.paths,
-        encoding=choices.encoding,
-        mapping=None,
+        encoding=checked_encoding(choices.encoding),
         clean=dict(settings.clean),
         pii=choices.pii,
-        held_out=[],
+        held_out=choices.held_out,
     )
-    return settings, options
+    columns = tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
+    held_out = find_files(choices.held_out, leave_out=Path()) if choices.held_out else []
+    return Settled(settings=settings, options=options, columns=columns, held_out=held_out)

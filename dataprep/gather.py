@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataprep.stages.duplicates import SeenConversations, id_keys
+from dataprep.stages.near_duplicates import NearDuplicates, signatures
 from dataprep.stages.normalize.part import drop_rows
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.unit import Tally
@@ -33,6 +34,7 @@ class Gathered:
     seen: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
+    readings: dict[str, tuple[int, str]] = field(default_factory=dict)  # in words -> rows, file:row of the first
 
     @classmethod
     def of(cls, before: ConversationsManifest) -> "Gathered":
@@ -47,6 +49,7 @@ class Gathered:
             seen=Counter(before.seen),
             formats=Counter(before.formats),
             sources=Counter(before.sources),
+            readings={reading.reading: (reading.rows, reading.example) for reading in before.readings},
         )
 
     @property
@@ -72,11 +75,15 @@ def gather(
             gathered.parts.append(placed(folder / part.file, name, part))
         gathered.rows += tally.rows
         gathered.branched += tally.branched
+        gathered.joined += tally.joined
         gathered.turned_away.update(tally.turned_away)
         gathered.cleaned.update(tally.cleaned)
         gathered.seen.update(tally.seen)
         gathered.formats.update(tally.formats)
         gathered.sources.update(tally.sources)
+        for reading, (rows, example) in tally.readings.items():
+            before, first = gathered.readings.get(reading, (0, example))
+            gathered.readings[reading] = before + rows, first
 
 
 def placed(path: Path, name: str, artefact: Artefact) -> Artefact:
@@ -86,28 +93,39 @@ def placed(path: Path, name: str, artefact: Artefact) -> Artefact:
 
 
 class FirstCopies:
-    """Which conversation was the first of its content, and where it stood."""
+    """Which conversation was the first of its content, or nearly so, and where it stood."""
 
-    def __init__(self) -> None:
-        self._seen = SeenConversations()
+    def __init__(self, *, exact: bool, threshold: float | None) -> None:
+        self._seen = SeenConversations() if exact else None
+        self._near = NearDuplicates(threshold) if threshold is not None else None
         self._origins = _Origins()
 
-    @classmethod
-    def of_parts(cls, parts: list[Path]) -> "FirstCopies":
-        """Begin with the conversations of these parts."""
-        first_copies = cls()
-        for part in parts:
-            table = pq.read_table(part, columns=["id", "origin"])
-            origins = table.column("origin").combine_chunks()
-            first_copies.add(
-                table.column("id").to_pylist(), origins.field("file").to_pylist(), origins.field("row").to_pylist()
-            )
-        return first_copies
+    def add(self, tally: Tally) -> list[tuple[str, int] | None]:
+        """Add a unit's conversations; gives for each the reason it is turned away for and the number of its first copy.
 
-    def add(self, ids: list[str], files: list[str], rows: list[int]) -> NDArray[np.int64]:
-        """Add conversations; gives for each the number of its first copy, -1 where that is itself."""
-        self._origins.add(files, rows)
-        return self._seen.first_of(id_keys(ids))
+        None for those that are kept.
+        """
+        self._origins.add(tally.files, tally.origins)
+        found: list[tuple[str, int] | None] = [None] * len(tally.ids)
+        if self._near is not None and tally.signatures:
+            found = _reasons("near-duplicate", self._near.first_of(np.concatenate(tally.signatures)), found)
+        if self._seen is not None:
+            found = _reasons("duplicate", self._seen.first_of(id_keys(tally.ids)), found)
+        return found
+
+    def add_parts(self, parts: list[Path]) -> None:
+        """Add the conversations of these parts, all of which are kept."""
+        for part in parts:
+            table = pq.read_table(part, columns=["id", "origin", "messages"] if self._near else ["id", "origin"])
+            origins = table.column("origin").combine_chunks()
+            tally = Tally(
+                ids=table.column("id").to_pylist(),
+                files=origins.field("file").to_pylist(),
+                origins=origins.field("row").to_pylist(),
+            )
+            if self._near:
+                tally.signatures.append(signatures([_said(messages) for messages in table["messages"].to_pylist()]))
+            self.add(tally)
 
     def place(self, number: int) -> str:
         """Say where a conversation stood, as file:row."""
@@ -138,20 +156,31 @@ class _Origins:
         return f"{file}:{self._rows[block][number - self._starts[block]]}"
 
 
+def _reasons(
+    reason: str, first: NDArray[np.int64], otherwise: list[tuple[str, int] | None]
+) -> list[tuple[str, int] | None]:
+    return [(reason, n) if n >= 0 else other for n, other in zip(first.tolist(), otherwise, strict=True)]
+
+
+def _said(messages: list[dict[str, Any]]) -> str:
+    return "\n".join(m["content"] if m["role"] in ("user", "assistant", "text") else "" for m in messages)
+
+
 def _without_copies(
     part: Artefact, folder: Path, tally: Tally, first_copies: FirstCopies, quarantine: BinaryIO
 ) -> Artefact | None:
-    first = first_copies.add(tally.ids, tally.files, tally.origins)
-    copies = np.flatnonzero(first >= 0)
-    if not len(copies):
+    found = first_copies.add(tally)
+    copies = [copy for copy in found if copy is not None]
+    if not copies:
         return part
-    left, lost = drop_rows(folder / part.file, first >= 0)
-    for number, record in zip(first[copies].tolist(), lost.to_pylist(), strict=True):
+    left, lost = drop_rows(folder / part.file, np.array([copy is not None for copy in found]))
+    for (code, number), record in zip(copies, lost.to_pylist(), strict=True):
+        same = "the same conversation as" if code == "duplicate" else "nearly the same conversation as"
+        reason = TurnedAway(code, f"{same} {first_copies.place(number)}")
         origin = record["origin"]
-        reason = TurnedAway("duplicate", f"the same conversation as {first_copies.place(number)}")
         row = (origin["row"], {"messages": record["messages"], "tools": record["tools"]}, None)
         quarantine.write(quarantine_line(origin["file"], record["source"], row, reason))
-    tally.turned_away["duplicate"] += len(copies)
+    tally.turned_away.update(code for code, _ in copies)
     tally.sources.subtract(lost.column("source").to_pylist())
-    tally.formats = [name for name, copy in zip(tally.formats, (first >= 0).tolist(), strict=True) if not copy]
+    tally.formats = [name for name, copy in zip(tally.formats, found, strict=True) if copy is None]
     return left

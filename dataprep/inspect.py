@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from dataprep.core.columns import read_rows
 from dataprep.core.shards import Pack, all_packs, map_shard, read_pack, shards_folder
+from dataprep.stages.sides import BY_RECIPE
 from schemas.errors import CacheError, InputError
 from schemas.manifest import ConversationsManifest, ShardsManifest, read_conversations_manifest, read_shards_manifest
 
@@ -48,13 +49,7 @@ def conversation_text(cache: Path, wanted: str, ids: bool, colour: bool) -> str:
     record = read_rows(conversations, source, row, row + 1, ["id", "source", "origin"]).to_pylist()[0]
     origin = f"{record['origin']['file']}:{record['origin']['row']}"
     head = f"conversation {row} ({record['id']}) of {record['source']}, from {origin}"
-    shown = [
-        f"in {file}, pack {pack_row}\n" + _example_text(folder, manifest, pack, number, ids, colour)
-        for file, pack_row, pack in all_packs(folder, manifest)
-        for number in np.flatnonzero(pack.conversation_rows == row).tolist()
-    ]
-    if not shown:
-        shown = [_why_not(folder / manifest.quarantine.file, record["id"])]
+    shown = _examples_of(row, folder, manifest, ids, colour) or [_why_not(folder, manifest, record["id"])]
     return "\n".join([_bold(head, colour), _legend(colour), *shown])
 
 
@@ -68,11 +63,27 @@ def _find_row(folder: Path, manifest: ConversationsManifest, wanted: str) -> int
     return found[0]
 
 
-def _why_not(quarantine: Path, conversation_id: str) -> str:
+def _examples_of(row: int, folder: Path, manifest: ShardsManifest, ids: bool, colour: bool) -> list[str]:
+    """The examples of a conversation; one with copies once, with the places of all."""
+    places: dict[int, list[str]] = {}
+    texts: dict[int, str] = {}  # both by the example's first token in the conversation
+    for file, pack_row, pack in all_packs(folder, manifest):
+        for number in np.flatnonzero(pack.conversation_rows == row).tolist():
+            start = int(pack.conversation_starts[number])
+            places.setdefault(start, []).append(f"{file}, pack {pack_row}")
+            if start not in texts:
+                texts[start] = _example_text(folder, manifest, pack, number, ids, colour)
+    return [f"in {'; '.join(places[start])}\n{texts[start]}" for start in sorted(texts)]
+
+
+def _why_not(folder: Path, manifest: ShardsManifest, conversation_id: str) -> str:
+    quarantine = folder / manifest.quarantine.file
     for line in quarantine.read_bytes().splitlines():
         record = orjson.loads(line)
         if record["id"] == conversation_id:
             return f"turned away: {record['reason']}: {record['detail']}; {record['fix']}"
+    if BY_RECIPE in manifest.ledger.turned_away:
+        return f"{BY_RECIPE}: a weight or cap of its source keeps it out of training"
     raise CacheError(f"{quarantine}: says nothing of this conversation; run `dataprep verify`")
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dataprep.choices import Choices, settle
+from dataprep.choices import Choices, Settled, settle
 from dataprep.gather import FirstCopies, Gathered, gather, placed
+from dataprep.held_out import held_out_by
 from dataprep.share import file_segments, normalized
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
-from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.retry import quarantine_segments
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError
@@ -25,6 +25,7 @@ from schemas.manifest import (
     ConversationsManifest,
     InputFile,
     NormalizeOptions,
+    Reading,
     read_conversations_manifest,
     write_manifest,
 )
@@ -43,7 +44,7 @@ def normalize_corpus(
     depend on it. Raises InputError for choices that can't be followed and for inputs that hold no row at all,
     CacheError where `out` can't be written.
     """
-    settings, options = settle(choices or Choices())
+    settled = settle(choices or Choices())
     folder = out / "conversations"
     files = find_files(inputs, leave_out=folder)
     read: list[InputFile] = []
@@ -51,10 +52,11 @@ def normalize_corpus(
     total_bytes = None if endless else sum(file.bytes for file in files)
     gathered = Gathered(sources=Counter({file.source: 0 for file in files}))
     with _writing(folder):
-        quarantine = _gather(gathered, file_segments(files, read), total_bytes, folder, settings, workers)
+        segments = file_segments(files, settled.options.encoding, settled.columns, read)
+        quarantine = _gather(gathered, segments, total_bytes, folder, settled, workers)
         if gathered.rows == 0:
             raise InputError(_no_rows(files))
-        return _finished(folder, gathered, read, options, quarantine)
+        return _finished(folder, gathered, read, settled.options, quarantine)
 
 
 def retry_quarantine(
@@ -65,7 +67,7 @@ def retry_quarantine(
     `quarantine` is the file that the manifest there names. What was kept before stays as it is. Raises InputError and
     CacheError.
     """
-    settings, options = settle(choices or Choices())
+    settled = settle(choices or Choices())
     folder = out / "conversations"
     before = read_conversations_manifest(folder)
     if not quarantine.is_file() or sha256_file(quarantine) != before.quarantine.sha256:
@@ -74,10 +76,9 @@ def retry_quarantine(
         )
     gathered = Gathered.of(before)
     with _writing(folder):
-        unplaced = _gather(
-            gathered, quarantine_segments(quarantine), before.quarantine.bytes, folder, settings, workers
-        )
-        return _finished(folder, gathered, before.inputs, options, unplaced)
+        segments = quarantine_segments(quarantine)
+        unplaced = _gather(gathered, segments, before.quarantine.bytes, folder, settled, workers)
+        return _finished(folder, gathered, before.inputs, settled.options, unplaced)
 
 
 def _gather(
@@ -85,18 +86,22 @@ def _gather(
     segments: Iterable[Segment],
     total_bytes: int | None,
     folder: Path,
-    settings: Settings,
+    settled: Settled,
     workers: int | None,
 ) -> Path:
     """Normalise the rows of all segments; returns where the rows that were turned away are listed."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be 1 or more; leave it out to use every core")
-    first_copies = None
-    if settings.clean["duplicates"] == "drop":
-        first_copies = FirstCopies.of_parts([folder / part.file for part in gathered.parts])
+    near = settled.settings.clean["near-duplicates"]
+    first_copies = FirstCopies(
+        exact=settled.settings.clean["duplicates"] == "drop", threshold=None if near == "off" else float(near)
+    )
+    first_copies.add_parts([folder / part.file for part in gathered.parts])
+    normalizer = settled.settings, held_out_by(settled)
     unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
     with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
-        gather(normalized(segments, total_bytes, folder, settings, workers), folder, quarantine, gathered, first_copies)
+        results = normalized(segments, total_bytes, folder, normalizer, workers)
+        gather(results, folder, quarantine, gathered, first_copies)
     return unplaced
 
 
@@ -119,7 +124,7 @@ def _finished(
         turned_away=_most_first(gathered.turned_away),
         cleaned=_most_first(gathered.cleaned),
         seen=_most_first(gathered.seen),
-        readings=[],
+        readings=[Reading(reading=r, rows=n, example=first) for r, (n, first) in sorted(gathered.readings.items())],
         formats=_most_first(gathered.formats),
         sources=dict(gathered.sources),
         parts=gathered.parts,

@@ -6,14 +6,21 @@ Which rows make a unit follows from the input alone, never from how many process
 import os
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import chain, groupby
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import RawFile, Segment
+from dataprep.stages.normalize.convert import KEYS
+from dataprep.stages.normalize.formats.flat_trees import holds_flat_trees
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
+from dataprep.stages.read import read_rows
 from schemas.manifest import Artefact, InputFile
 
 # A unit is one part and one process's task.
@@ -21,47 +28,69 @@ UNIT_BYTES = 32 << 20
 UNIT_ROWS = 100_000
 
 
-def file_segments(files: list[RawFile], read: list[InputFile]) -> Iterator[Segment]:
-    """Cut files in their order; `read` gets each once it has been cut to its end."""
+def file_segments(
+    files: list[RawFile], encoding: str | None, columns: tuple[str, ...], read: list[InputFile]
+) -> Iterator[Segment]:
+    """Cut files in their order; `read` gets each once it has been cut to its end. See stages/cut.py for the rest."""
     for file in files:
-        digest, taken, encoding = sha256(), 0, None
-        for segment in cut(file, digest):
-            taken, encoding = taken + segment.bytes, segment.encoding
+        digest, taken, found = sha256(), 0, None
+        for segment in cut(file, digest, encoding=encoding, columns=columns):
+            taken, found = taken + segment.bytes, segment.encoding
             yield segment
         num_bytes = file.bytes or taken
-        read.append(InputFile(path=file.name, bytes=num_bytes, sha256=digest.hexdigest(), encoding=encoding))
+        read.append(InputFile(path=file.name, bytes=num_bytes, sha256=digest.hexdigest(), encoding=found))
 
 
 def normalized(
-    segments: Iterable[Segment], total_bytes: int | None, folder: Path, settings: Settings, workers: int | None
+    segments: Iterable[Segment],
+    total_bytes: int | None,
+    folder: Path,
+    normalizer: tuple[Settings, NDArray[np.uint64] | None],
+    workers: int | None,
 ) -> Iterator[tuple[Artefact | None, Tally]]:
     """Yield what became of each unit, in order; parts lie in `folder` under names that say they are unplaced yet.
 
-    `total_bytes` is the size of the input, None where it isn't known.
+    `total_bytes` is the size of the input, None where it isn't known; `normalizer` is what `prepare` is given.
     """
     num_workers = workers or num_cores()
     if total_bytes is not None:
         num_workers = min(num_workers, 1 + total_bytes // UNIT_BYTES)
     with progress_bar(total_bytes, "B", "normalize") as bar:
-        for unit, result in run_tasks(normalize_unit, _units(segments, folder), num_workers, prepare, (settings,)):
+        for unit, result in run_tasks(normalize_unit, _units(segments, folder), num_workers, prepare, normalizer):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result
 
 
 def _units(segments: Iterable[Segment], folder: Path) -> Iterator[Unit]:
-    for number, share in enumerate(_shares(segments)):
-        yield Unit(segments=share, path=folder / f".unit-{os.getpid()}-{number:05d}.parquet")
+    for number, (share, flat_trees) in enumerate(_shares(segments)):
+        path = folder / f".unit-{os.getpid()}-{number:05d}.parquet"
+        yield Unit(segments=share, path=path, flat_trees=flat_trees)
 
 
-def _shares(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+def _shares(segments: Iterable[Segment]) -> Iterator[tuple[list[Segment], bool]]:
+    """Put segments together to units; a file of flat trees is a unit of its own, however large."""
     share: list[Segment] = []
     size = rows = 0
-    for segment in segments:
-        share.append(segment)
-        size += segment.bytes if segment.data is None else len(segment.data)
-        rows += segment.rows
-        if size >= UNIT_BYTES or rows >= UNIT_ROWS:
-            yield share
-            share, size, rows = [], 0, 0
+    for _, own in groupby(segments, lambda segment: segment.file.name):
+        rest = iter(own)
+        first = next(rest)
+        of_file = chain([first], rest)
+        if _begins_flat_tree(first):
+            if share:
+                yield share, False
+                share, size, rows = [], 0, 0
+            yield list(of_file), True
+        for segment in of_file:
+            share.append(segment)
+            size += segment.bytes if segment.data is None else len(segment.data)
+            rows += segment.rows
+            if size >= UNIT_BYTES or rows >= UNIT_ROWS:
+                yield share, False
+                share, size, rows = [], 0, 0
     if share:
-        yield share
+        yield share, False
+
+
+def _begins_flat_tree(segment: Segment) -> bool:
+    first = next(read_rows(segment, columns=KEYS), None) if segment.kind != "quarantine" else None
+    return first is not None and holds_flat_trees(first[1])

@@ -1,32 +1,29 @@
-"""What `dataprep tokenize` prints when it is done: both ledgers, the packs, and where to go from there."""
+"""What `dataprep tokenize` prints when it is done: both ledgers, the packs, the sources, and where to go from there."""
 
 import os
 from collections.abc import Iterable
 
 from dataprep.build import Built
-from schemas.manifest import ShardRecord
+from dataprep.recipe import listed
+from dataprep.stages.sides import BY_RECIPE
+from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
+
+_SOURCES_SHOWN = 8
+_NONE = SourceCounts(conversations=0, examples=0, tokens=0)
 
 
 def tokenize_summary(built: Built, seconds: float) -> str:
     """Lines of aligned text, without a newline at the end."""
     manifest = built.manifest
-    ledger, tokens = manifest.ledger, manifest.ledger.tokens
-    share = f"{tokens.targets / max(1, tokens.targets + tokens.context):.0%} of what is packed"
-    rows = [
-        ("rows", ledger.rows, ""),
-        ("  kept", ledger.kept, ""),
-        *((f"  {reason}", count, "turned away") for reason, count in ledger.turned_away.items()),
-        ("tokens", tokens.tokens, ""),
-        ("  targets", tokens.targets, share),
-        ("  context", tokens.context, ""),
-        *((f"  {reason}", count, "cut") for reason, count in tokens.cut.items()),
-        *(_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()),
-    ]
+    turned_away = manifest.ledger.turned_away
+    rows = [*_row_counts(manifest), *_token_counts(manifest)]
+    rows += [_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
+    lines += _source_lines(manifest)
     if manifest.quarantine.rows:
         lines.append(f"turned away here, with reason and remedy: {built.folder / manifest.quarantine.file}")
-    if sum(ledger.turned_away.values()) > manifest.quarantine.rows:
+    if sum(turned_away.values()) - turned_away.get(BY_RECIPE, 0) > manifest.quarantine.rows:
         lines.append(f"turned away by normalize: {built.folder.parent / 'conversations'}/quarantine-*.jsonl")
     lines.append(f"ids by {manifest.tokenizer.encoder}")
     if built.up_to_date:
@@ -38,6 +35,35 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def _row_counts(manifest: ShardsManifest) -> list[tuple[str, int, str]]:
+    ledger = manifest.ledger
+    between = [
+        ("  branched", ledger.branched, "further conversations of a row"),
+        ("  joined", ledger.joined, "to others"),
+    ]
+    return [
+        ("rows", ledger.rows, ""),
+        *(row for row in between if row[1]),
+        ("  kept", ledger.kept, ""),
+        *(
+            (f"  {reason}", count, "" if reason == BY_RECIPE else "turned away")
+            for reason, count in ledger.turned_away.items()
+        ),
+    ]
+
+
+def _token_counts(manifest: ShardsManifest) -> list[tuple[str, int, str]]:
+    tokens = manifest.ledger.tokens
+    share = f"{tokens.targets / max(1, tokens.targets + tokens.context):.0%} of what is packed"
+    return [
+        ("tokens", tokens.tokens, ""),
+        *([("  repeated", tokens.repeated, "more, by the recipe")] if tokens.repeated else []),
+        ("  targets", tokens.targets, share),
+        ("  context", tokens.context, ""),
+        *((f"  {reason}", count, "cut") for reason, count in tokens.cut.items()),
+    ]
+
+
 def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple[str, int, str]:
     records = list(records)
     packs, tokens = sum(r.packs for r in records), sum(r.tokens for r in records)
@@ -46,3 +72,42 @@ def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple
         f"of {seq_len}: {examples:,} examples, {tokens / (packs * seq_len):.2%} full, {size / tokens:.2f} bytes a token"
     )
     return f"{name} packs", packs, note
+
+
+def _source_lines(manifest: ShardsManifest) -> list[str]:
+    """A line for each of the largest sources, and how the sides were made; none where there is nothing to tell."""
+    train, val = manifest.by_source["train"], manifest.by_source.get("val", {})
+    asked = manifest.options.val_fraction or manifest.options.val_sources or manifest.mixture
+    if len(manifest.sources) == 1 and not asked:
+        return []
+    packed = sum(counts.tokens for counts in train.values())
+    order = sorted(manifest.sources, key=lambda name: (-train.get(name, _NONE).tokens, name))
+    rows = [["by source", "trained on", "weight", "tokens", "share", "held out"]]
+    for name in order[:_SOURCES_SHOWN]:
+        counts = train.get(name, _NONE)
+        weight = manifest.mixture.get(name, SourceMix()).weight if name not in manifest.options.val_sources else 0
+        held_out = val.get(name, _NONE).conversations
+        share = f"{counts.tokens / packed:.1%}"
+        rows.append(
+            [f"  {name}", f"{counts.conversations:,}", f"{weight:g}", f"{counts.tokens:,}", share, f"{held_out:,}"]
+        )
+    shown = [column for column in range(6) if (column != 2 or manifest.mixture) and (column != 5 or val)]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    lines = ["  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in shown[1:])]) for row in rows]
+    if len(order) > _SOURCES_SHOWN:
+        lines.append(f"  and {len(order) - _SOURCES_SHOWN:,} more: by_source in manifest.json")
+    return [*lines, *_how(manifest, bool(val))]
+
+
+def _how(manifest: ShardsManifest, some: bool) -> list[str]:
+    options = manifest.options
+    ways = [f"all of {listed(options.val_sources)}"] if options.val_sources else []
+    if options.val_fraction:
+        others = " of the other sources" if options.val_sources else ""
+        ways.append(
+            f"{100 * options.val_fraction:g}%{others} by a hash of content, some of every source with two or more"
+        )
+    note = "; each once, whatever the recipe" if manifest.mixture else ""
+    if ways and not some:
+        return ["held out: nothing, as too few conversations are left; add more"]
+    return [f"held out: {'; '.join(ways)}{note}"] if ways else []

@@ -6,6 +6,7 @@ tokenizer reports, conversation by conversation: another encoder and another way
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dataprep.core.columns import read_rows, rich_parts
 from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
 from dataprep.stages.render import Dialogue, RefusedError, Renderer
+from dataprep.verify_splits import split_problems
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import (
@@ -64,6 +66,8 @@ def verify_cache(cache: Path, sample: int | None) -> Report:
     _check_shards(report, folder, manifest)
     _check_ledger(report, manifest)
     if report.sound:
+        report.problems += split_problems(folder, manifest)
+    if report.sound:
         _check_examples(report, folder, conversations, source, manifest, sample)
     return report
 
@@ -83,8 +87,8 @@ def _check_conversations(report: Report, folder: Path, manifest: ConversationsMa
     files: list[Artefact] = [*manifest.parts, manifest.quarantine]
     for artefact in files:
         _check_file(report, folder / artefact.file, artefact.sha256, "dataprep normalize")
-    if manifest.rows != manifest.kept + sum(manifest.turned_away.values()):
-        report.problems.append(f"{folder}: rows in are not rows kept + rows turned away")
+    if manifest.rows + manifest.branched != manifest.kept + manifest.joined + sum(manifest.turned_away.values()):
+        report.problems.append(f"{folder}: rows + branched are not kept + joined + turned away")
     if manifest.kept != sum(part.rows for part in manifest.parts):
         report.problems.append(f"{folder}: kept is not the sum of the parts' rows")
     report.checked.append(f"conversations: {manifest.kept:,} in {len(manifest.parts)} parts, checksums and ledger")
@@ -141,10 +145,10 @@ def _list_lengths(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
 
 def _check_ledger(report: Report, manifest: ShardsManifest) -> None:
     ledger, tokens = manifest.ledger, manifest.ledger.tokens
-    if ledger.rows != ledger.kept + sum(ledger.turned_away.values()):
-        report.problems.append("ledger: rows are not kept + turned away")
-    if tokens.tokens != tokens.targets + tokens.context + sum(tokens.cut.values()):
-        report.problems.append("ledger: tokens are not targets + context + cut")
+    if ledger.rows + ledger.branched != ledger.kept + ledger.joined + sum(ledger.turned_away.values()):
+        report.problems.append("ledger: rows + branched are not kept + joined + turned away")
+    if tokens.tokens + tokens.repeated != tokens.targets + tokens.context + sum(tokens.cut.values()):
+        report.problems.append("ledger: tokens + repeated are not targets + context + cut")
     packed = sum(record.tokens for records in manifest.splits.values() for record in records)
     if packed != tokens.targets + tokens.context:
         report.problems.append("ledger: targets + context are not the shards' tokens")
@@ -166,16 +170,33 @@ def _check_examples(
     table = read_rows(conversations, source, 0, source.kept, ["messages", "tools"])
     total = sum(record.examples for records in manifest.splits.values() for record in records)
     step = max(1, total // sample) if sample else 1
-    same = 0
+    same = copies = 0
+    first_copies: dict[tuple[int, int], bytes] = {}
     with progress_bar(-(-total // step), " examples", "verify") as bar:
         for name, pack, number in _every(step, folder, manifest):
+            bar.update()
             row = int(pack.conversation_rows[number])
+            if manifest.ledger.tokens.repeated:
+                content = _content(pack, number)
+                first = first_copies.setdefault((row, int(pack.conversation_starts[number])), content)
+                if first is not content:
+                    copies += 1
+                    if first != content:
+                        report.problems.append(f"{name}, conversation {row}: its copies differ")
+                    continue
             problem = _difference(reference, table.slice(row, 1).to_pylist()[0], pack, number)
             if problem:
                 report.problems.append(f"{name}, conversation {row}: {problem}")
             same += problem is None
-            bar.update()
-    report.checked.append(f"examples: {same:,} of {-(-total // step):,} derived anew give the same ids and mask")
+    distinct = -(-total // step) - copies
+    note = f"; {copies:,} more are copies of them" if copies else ""
+    report.checked.append(f"examples: {same:,} of {distinct:,} derived anew give the same ids and mask{note}")
+
+
+def _content(pack: Pack, number: int) -> bytes:
+    """A digest of an example's ids and mask."""
+    low, high = pack.bounds()[number]
+    return blake2b(pack.input_ids[low:high].tobytes() + pack.targets[low:high].tobytes()).digest()
 
 
 def _every(step: int, folder: Path, manifest: ShardsManifest) -> Iterator[tuple[str, Pack, int]]:

@@ -1,9 +1,10 @@
 """Manifests: what a folder of artefacts holds and what it was made from. Written last; read strictly. Specs: *.md."""
 
+from dataclasses import field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
@@ -11,7 +12,7 @@ from schemas.errors import CacheError
 from schemas.files import write_text_whole
 
 SHARDS_FORMAT = "sftpack.shards"
-SHARDS_VERSION = 1
+SHARDS_VERSION = 2
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -103,15 +104,26 @@ class PackOptions:
 
     seq_len: int
     overflow: str  # cut | drop | split
-    val_fraction: float
+    val_fraction: float  # held out by a hash of content
+    val_sources: list[str] = field(default_factory=list)  # held out as a whole; sorted
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SourceMix:
+    """How much of one source is trained on: its first conversations by hash up to the caps, each `weight` times."""
+
+    weight: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 1.0
+    max_conversations: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**62)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class TokenLedger:
-    """tokens = targets + context + the sum of cut; tokens are those of the conversations that were tokenised."""
+    """tokens + repeated = targets + context + the sum of cut; tokens are those of all that was tokenised, once."""
 
     tokens: int
+    repeated: int  # of the second and further copies of examples
     targets: int
     context: int
     cut: dict[str, int]
@@ -119,12 +131,23 @@ class TokenLedger:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Ledger:
-    """rows = kept + the sum of turned_away, from the raw rows on."""
+    """rows + branched = kept + joined + the sum of turned_away, from the raw rows on."""
 
     rows: int
+    branched: int  # conversations beyond one a row
+    joined: int  # rows beyond one a conversation
     kept: int
     turned_away: dict[str, int]
     tokens: TokenLedger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SourceCounts:
+    """What one source gives to one split."""
+
+    conversations: int  # each once
+    examples: int  # with their copies
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -149,11 +172,13 @@ class ShardsManifest:
     model: str  # as given to --model
     tokenizer: TokenizerRecord
     options: PackOptions
+    mixture: dict[str, SourceMix]  # of the sources that aren't taken whole and once
     conversations_sha256: str  # of conversations/manifest.json
     fingerprint: str  # of everything that decides the shards' bytes
     sources: list[str]  # what source_ids index
     ledger: Ledger
     splits: dict[str, list[ShardRecord]]  # "train", and "val" where one was split off
+    by_source: dict[str, dict[str, SourceCounts]]  # of each split, of each source that gives something to it
     quarantine: Artefact
 
 

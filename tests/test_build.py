@@ -43,6 +43,7 @@ def test_shards_hold_every_conversation_once_and_both_ledgers_close(tmp_path, ti
     result = built(tmp_path, many_dialogues(300), tiny_tokenizer_dir)
     ledger, tokens = result.manifest.ledger, result.manifest.ledger.tokens
     assert ledger.rows == ledger.kept + sum(ledger.turned_away.values()) == 300
+    assert tokens.repeated == 0
     assert tokens.tokens == tokens.targets + tokens.context + sum(tokens.cut.values())
     rows = np.concatenate([pack.conversation_rows for _, _, pack in all_packs(result.folder, result.manifest)])
     assert sorted(rows.tolist()) == list(range(300))
@@ -194,7 +195,7 @@ def test_errors_say_what_to_do_next(tmp_path, tiny_tokenizer_dir):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"version": 99}, "version is 99, this version reads 1"),
+        ({"version": 99}, "version is 99, this version reads 2"),
         ({"format": "other"}, "format is 'other'"),
         ({"surprise": 1}, "field surprise"),
         ({"model": 5}, "field model"),

@@ -298,7 +298,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_try(tmp_path: Path, monke
 def test_real_data_of_every_format_closes_the_ledger(shared: Path, tmp_path: Path) -> None:
     manifest = run(shared / "data", out=tmp_path)
     assert manifest.rows == manifest.kept + sum(manifest.turned_away.values())
-    assert set(FORMATS) - set(manifest.formats) == {"turns", "alternating"}
+    assert set(FORMATS) - set(manifest.formats) == {"turns", "alternating", "chatgpt", "xlam"}
 
 
 def test_real_dialogues_are_all_kept(shared: Path, tmp_path: Path) -> None:

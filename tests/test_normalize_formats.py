@@ -7,7 +7,7 @@ from rows import convert
 
 from dataprep.stages.normalize.convert import FORMATS, detect_format, role_names
 from dataprep.stages.normalize.examples import EXAMPLES
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import TurnedAway
 from schemas.errors import InputError
 
@@ -79,14 +79,9 @@ def test_the_older_function_call_is_a_tool_call() -> None:
     )
 
 
-def test_reasoning_is_kept_apart_and_think_tags_stay_in_the_text() -> None:
-    row = {
-        "messages": [
-            {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"},
-            {"role": "assistant", "content": "<think>\n3 + 3\n</think>\n6"},
-        ]
-    }
-    assert converted(row)[1] == [("assistant", "4", "2 + 2"), ("assistant", "<think>\n3 + 3\n</think>\n6")]
+def test_reasoning_is_kept_apart() -> None:
+    row = {"messages": [{"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}]}
+    assert converted(row)[1] == [("assistant", "4", "2 + 2")]
 
 
 @pytest.mark.parametrize(
@@ -330,8 +325,13 @@ def test_a_text_may_be_typed(content: object) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_has_an_example_that_is_read_as_that_format(name: str) -> None:
-    expected = [("text", "A page.")] if name == "text" else HELLO
-    assert converted(json.loads(EXAMPLES[name])) == (name, expected, None)
+    expected = {
+        "text": [("text", "A page.")],
+        "xlam": [("user", "What time is it?"), ("assistant", "", None, ((None, "now", "{}"),))],
+    }
+    found = converted(json.loads(EXAMPLES[name]))
+    assert found[:2] == (name, expected.get(name, HELLO))
+    assert found[2] == ('[{"name":"now"}]' if name == "xlam" else None)
 
 
 def test_there_is_an_example_of_nothing_else() -> None:
@@ -377,5 +377,5 @@ def test_equal_content_has_an_equal_id_and_the_id_is_that_of_the_spec() -> None:
     from hashlib import blake2b
 
     text = '[[["user","Hello"],["assistant","Hi"]],null]'
-    assert identify(HELLO, None) == (blake2b(text.encode()).hexdigest()[:32], text.encode())
-    assert identify(HELLO, "[{}]") != identify(HELLO, None)
+    assert as_json(HELLO, None) == text.encode()
+    assert identify(HELLO, None, text.encode()) == blake2b(text.encode()).hexdigest()[:32]

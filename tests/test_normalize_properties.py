@@ -10,10 +10,11 @@ from rows import convert
 
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS, role_names
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+# Texts without marks of speakers, reasoning or calls: those have tests of their own.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<[:："), max_size=20)
 ANSWER = TEXT.filter(lambda text: text.strip() != "")
 PAIRS = st.lists(st.tuples(TEXT, ANSWER), min_size=1, max_size=4)
 WORDS = ["messages", "conversations", "conversation", "role", "content", "from", "value", "user", "assistant", "human"]
@@ -31,6 +32,10 @@ WORDS += [
 ]
 WORDS += [*("speaker", "author", "utterance", "message", "dialog", "turns", "data")]
 WORDS += [*("question", "answer", "completion", "context", "title", "ask", "prompter", "replies", "rank")]
+WORDS += [
+    *("mapping", "parent", "parts", "thinking", "reasoning", "answers", "images", "type", "tool_use", "tool_result")
+]
+WORDS += ["<think>", "</think>", "<tool_call>", '<tool_call>{"name": "a"', "<tool_response>\na\n</tool_response>"]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAVES,
@@ -92,7 +97,7 @@ def test_any_value_becomes_a_conversation_or_leaves_under_a_known_reason(
 ) -> None:
     try:
         _, messages, tools = convert(value, format_name, role_names({}))
-        identify(messages, tools)
+        identify(messages, tools, as_json(messages, tools))
     except TurnedAway as away:
         assert away.reason in FIXES
         return

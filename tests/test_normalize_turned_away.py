@@ -4,14 +4,14 @@ import pytest
 from rows import convert
 
 from dataprep.stages.normalize.convert import role_names
-from dataprep.stages.normalize.message import identify
+from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
 
 def turned_away(row: object, format_name: str | None = None) -> TurnedAway:
     with pytest.raises(TurnedAway) as caught:
         _, messages, tools = convert(row, format_name, role_names({}))
-        identify(messages, tools)
+        identify(messages, tools, as_json(messages, tools))
     assert caught.value.fix
     assert "\n" not in caught.value.detail
     return caught.value
@@ -88,7 +88,7 @@ ROWS: list[tuple[object, str, str]] = [
     (
         {"conversation": [{"question": "Hello"}]},
         "bad-message",
-        "turn 1 has no text under any of the keys system, human, input, assistant, output",
+        "turn 1 has no text under any of the keys system, human, user, input, assistant, output",
     ),
     ({"instruction": "Hello", "output": 5}, "non-text-content", "output has a number for content"),
     (
@@ -104,7 +104,7 @@ ROWS: list[tuple[object, str, str]] = [
     ({"data": ["Hello", 5]}, "bad-message", "message 2 is a number, expected a string"),
     ({"data": ["Hello"]}, "no-assistant-turn", "the roles are user; none is the assistant's"),
     ({"question": "Hello", "answer": ["Hi", "Ho"]}, "non-text-content", "answer is a list, expected a string"),
-    ({"question": ["Hello"], "answer": "Hi"}, "non-text-content", "question is a list, expected a string"),
+    ({"question": ["Hello", "Bye"], "answer": "Hi"}, "non-text-content", "question is a list, expected a string"),
     ({"answer": "Hi"}, "unknown-format", "no known format has these keys: answer"),
     (
         {"input": ["Hello"], "output": ["Hi", "Ho"]},
@@ -188,7 +188,7 @@ def test_tools_must_be_json() -> None:
         (
             "question-answer",
             {"answer": "Hi"},
-            "question-answer needs one of the keys instruction, question, query, prompt, input, title, ask",
+            "question-answer needs one of the keys instruction, question, query, prompt, input, title, ask, body",
         ),
         ("parallel", {"input": "Hello", "output": "Hi"}, "input is a string; parallel needs a list"),
         ("parallel", ["Hello"], "the row is a list; parallel needs an object"),

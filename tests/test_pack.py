@@ -34,7 +34,7 @@ def test_grouped_packing_fills_bins_as_one_by_one_does(lengths, capacity):
 @given(st.lists(st.integers(1, 64), max_size=200), st.integers(0, 5))
 def test_every_example_is_in_exactly_one_pack(lengths, seed):
     keys = mixed(np.arange(len(lengths), dtype=np.uint64), 1)
-    packing = pack_examples(np.array(lengths, dtype=np.int64), keys, 64, seed)
+    packing = pack_examples(np.array(lengths, dtype=np.int64), keys, np.zeros(len(lengths), dtype=np.int64), 64, seed)
     assert sorted(packing.order.tolist()) == list(range(len(lengths)))
     sizes = [
         sum(lengths[i] for i in packing.order[a:b])
@@ -49,7 +49,8 @@ def test_scrambled_keys_are_the_published_splitmix64():
 
 def test_another_seed_gives_another_order():
     lengths = np.full(40, 10)
-    orders = [pack_examples(lengths, mixed(np.arange(40, dtype=np.uint64), s), 64, s).order.tolist() for s in (0, 0, 1)]
+    keys, once = np.arange(40, dtype=np.uint64), np.zeros(40, dtype=np.int64)
+    orders = [pack_examples(lengths, mixed(keys, seed), once, 64, seed).order.tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
 
 

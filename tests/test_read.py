@@ -102,11 +102,12 @@ def test_an_array_of_messages_is_one_row(tmp_path: Path) -> None:
     assert rows_of(path) == [(1, [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}])]
 
 
-def test_an_array_that_does_not_parse_is_one_row_that_tells_where(tmp_path: Path) -> None:
+def test_a_broken_value_of_an_array_costs_itself_and_tells_where_it_is(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", b'[\n{"a": 1},\n{"a": 2,}\n]')
-    [(number, reason, detail)] = rows_of(path)
-    assert (number, reason) == (1, "broken-json")
-    assert "at line 3, column" in detail
+    [first, (number, reason, detail)] = rows_of(path)
+    assert first == (1, {"a": 1})
+    assert (number, reason) == (2, "broken-json")
+    assert detail.endswith("; the row begins at line 3, byte 13")
 
 
 def test_parquet_rows_count_from_one_over_all_row_groups(tmp_path: Path) -> None:

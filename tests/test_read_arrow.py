@@ -112,3 +112,26 @@ def test_a_saved_dataset_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
     (folder / "state.json").write_text("{}")
     with pytest.raises(InputError, match=r"state.json: names no data files; save the dataset again with save_to_disk"):
         rows_of(folder)
+
+
+@pytest.mark.parametrize("kind", OPENED)
+def test_a_damaged_batch_costs_its_rows_and_does_not_end_the_program(tmp_path: Path, kind: str) -> None:
+    def text(*ends: int) -> pa.Array:
+        offsets = pa.array([0, *ends], pa.int32()).buffers()[1]
+        return pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"one\xfftwo")])
+
+    def nested(inner: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(
+            pa.array([0, 1, 2], pa.int32()), pa.StructArray.from_arrays([inner], ["content"])
+        )
+
+    bad, odd, good = text(1 << 30, 4), text(4, 7), text(3, 3)
+    for wrap in (lambda array: array, nested):
+        batches = [pa.record_batch([wrap(array)], names=["messages"]) for array in (bad, odd, good)]
+        with OPENED[kind](str(tmp_path / "a.arrow"), batches[0].schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        rows = rows_of(tmp_path / "a.arrow")
+        assert [row[:2] for row in rows[:3]] == [(1, "unreadable-rows"), (2, "unreadable-rows"), (3, "bad-encoding")]
+        assert rows[0][2].startswith("a damaged batch of rows: ")
+        assert [number for number, *_ in rows[3:]] == [4, 5, 6]

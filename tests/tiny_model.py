@@ -121,7 +121,7 @@ def write_shards(
     records = [record for split in splits.values() for record in split]
     tokens, targets = sum(record.tokens for record in records), sum(record.targets for record in records)
     rows = sum(record.examples for record in records)
-    ledger = TokenLedger(tokens=tokens, targets=targets, context=tokens - targets, cut={})
+    ledger = TokenLedger(tokens=tokens, repeated=0, targets=targets, context=tokens - targets, cut={})
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
@@ -136,11 +136,13 @@ def write_shards(
             encoder="by hand",
         ),
         options=PackOptions(seq_len=seq_len, overflow="cut", val_fraction=0.1, seed=0),
+        mixture={},
         conversations_sha256="0" * 64,
         fingerprint="0" * 64,
         sources=["tiny"],
-        ledger=Ledger(rows=rows, kept=rows, turned_away={}, tokens=ledger),
+        ledger=Ledger(rows=rows, branched=0, joined=0, kept=rows, turned_away={}, tokens=ledger),
         splits=splits,
+        by_source={},
         quarantine=Artefact(file="quarantine.jsonl", rows=0, bytes=0, sha256=sha256_file(folder / "quarantine.jsonl")),
     )
     write_manifest(folder / "manifest.json", manifest)

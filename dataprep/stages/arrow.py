@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataprep.stages.inputs import RawFile, Segment
+from dataprep.core.errors import first_line
+from dataprep.stages.raw import RawFile, Segment
 from schemas.errors import InputError
 
 _MAGIC = b"ARROW1"
@@ -22,7 +23,7 @@ def cut_arrow(file: RawFile, segment_bytes: int, segment_rows: int) -> Iterator[
     try:
         sizes = [(batch.num_rows, batch.nbytes) for batch in _batches(file.path, 0)]
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["it is damaged"])[0]
+        reason = first_line(error)
         raise InputError(f"{file.name}: not a whole Arrow file: {reason}; write or download it again") from error
     total = max(1, sum(rows for rows, _ in sizes))
     begin, rows, size, first_row = (0, 0), 0, 0, 1
@@ -52,28 +53,68 @@ def segment_batches(segment: Segment, columns: tuple[str, ...]) -> Iterator[pa.R
             return
 
 
+def damage_of(batch: pa.RecordBatch) -> str:
+    """Say what is wrong with a batch that reading would crash on, nothing where it can be read row by row.
+
+    Text that is not UTF-8 is no such damage.
+    """
+    try:
+        batch.validate(full=True)
+        return ""
+    except (pa.ArrowException, ValueError) as error:
+        reason = first_line(error)
+        if "UTF" not in reason:
+            return reason
+    try:
+        for column in batch.columns:
+            _with_bytes(column).validate(full=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        return first_line(error)
+    return ""
+
+
+def _with_bytes(array: pa.Array) -> pa.Array:
+    """Take an array's text for bytes, without a look at them."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return array.view(pa.binary() if pa.types.is_string(kind) else pa.large_binary())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        array.validate()
+        return make.from_arrays(array.offsets, _with_bytes(array.values))
+    if pa.types.is_struct(kind):
+        fields = [_with_bytes(array.field(index)) for index in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, names=[f"{index}" for index in range(kind.num_fields)])
+    return array
+
+
 def _segment(file: RawFile, begin: tuple[int, int], first_row: int, rows: int, total: int) -> Segment:
     share = file.bytes * rows // total
     return Segment(file=file, kind="arrow", start=begin[0], end=begin[1], first_row=first_row, rows=rows, bytes=share)
 
 
+def opened_batches(source: pa.NativeFile, first: int) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an open Arrow file or stream from number `first` on."""
+    is_file = source.read(len(_MAGIC)) == _MAGIC
+    source.seek(0)
+    if is_file:
+        reader = pa.ipc.open_file(source)
+        for index in range(first, reader.num_record_batches):
+            yield _valid(reader.get_batch(index))
+        return
+    stream = pa.ipc.open_stream(source)
+    for index in count():
+        try:
+            batch = stream.read_next_batch()
+        except StopIteration:
+            return
+        if index >= first:
+            yield _valid(batch)
+
+
 def _batches(path: Path, first: int) -> Iterator[pa.RecordBatch]:
-    with path.open("rb") as raw:
-        is_file = raw.read(len(_MAGIC)) == _MAGIC
     with pa.memory_map(str(path)) as source:
-        if is_file:
-            reader = pa.ipc.open_file(source)
-            for index in range(first, reader.num_record_batches):
-                yield _valid(reader.get_batch(index))
-        else:
-            stream = pa.ipc.open_stream(source)
-            for index in count():
-                try:
-                    batch = stream.read_next_batch()
-                except StopIteration:
-                    return
-                if index >= first:
-                    yield _valid(batch)
+        yield from opened_batches(source, first)
 
 
 def _valid(batch: pa.RecordBatch) -> pa.RecordBatch:

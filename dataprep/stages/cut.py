@@ -7,20 +7,25 @@ can't be entered in the middle is unpacked here, once, and its segments hold the
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataprep.core.errors import first_line
 from dataprep.stages.arrow import cut_arrow
 from dataprep.stages.delimited import DELIMITERS, delimited_pieces
 from dataprep.stages.documents import documents
-from dataprep.stages.encodings import as_utf8, encoding_of
-from dataprep.stages.inputs import STDIN, RawFile, Segment
+from dataprep.stages.encodings import as_utf8, checked_encoding, encoding_of
+from dataprep.stages.json_files import cut_json
+from dataprep.stages.normalize.convert import KEYS
+from dataprep.stages.raw import STDIN, RawFile, Segment
+from dataprep.stages.sniff import holds_json
+from dataprep.stages.spooled import cut_spooled, parquet_sizes
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
 
@@ -28,43 +33,60 @@ READ_BYTES = 1 << 20
 SEGMENT_BYTES = 8 << 20
 SEGMENT_ROWS = 50_000
 
-_STREAMED = (*DELIMITERS, ".txt")
+_MAPPED = (".parquet", ".arrow")
 
 
-def cut(file: RawFile, digest: Digest) -> Iterator[Segment]:
-    """Cut a file into segments and feed its bytes to `digest`. Raises InputError for what can't be opened."""
+def cut(
+    file: RawFile, digest: Digest, *, encoding: str | None = None, columns: tuple[str, ...] = KEYS
+) -> Iterator[Segment]:
+    """Cut a file into segments and feed its bytes to `digest`.
+
+    `encoding` is that of text files, as Python names it; by default it is found out. `columns` are those that are read
+    of Parquet and Arrow files in archives, as read_rows does of others; with none of them, all. Raises InputError for
+    what can't be opened.
+    """
+    given = checked_encoding(encoding)
     try:
-        if file.ending == ".parquet":
+        if file.ending not in _MAPPED or file.archive:
+            with _opened(file) as raw:
+                fed = Fed(raw, digest)
+                if file.ending in _MAPPED:
+                    yield from cut_spooled(file, fed, columns, SEGMENT_BYTES, SEGMENT_ROWS)
+                else:
+                    yield from _cut_text(file, fed, given)
+        elif file.ending == ".parquet":
             yield from _cut_parquet(file, digest)
-        elif file.ending == ".arrow":
+        else:
             _feed(file.path, digest)
             yield from cut_arrow(file, SEGMENT_BYTES, SEGMENT_ROWS)
-        elif file.name == STDIN or file.packing or file.ending in _STREAMED or encoding_of(_head(file.path)):
-            yield from _cut_stream(file, digest)
-        elif file.ending == ".json" and not _holds_lines(_head(file.path)):
-            _feed(file.path, digest)
-            if file.bytes:
-                yield Segment(file=file, kind="json", start=0, end=file.bytes, first_row=1, rows=0, bytes=file.bytes)
-        else:
-            yield from _cut_lines(file, digest)
     except OSError as error:
         raise InputError(f"{file.name}: cannot be read: {error.strerror or error}") from error
 
 
-def _cut_stream(file: RawFile, digest: Digest) -> Iterator[Segment]:
-    with nullcontext(sys.stdin.buffer) if file.name == STDIN else file.path.open("rb") as raw:
-        fed = Fed(raw, digest)
-        chunks = unpacked(file, fed, READ_BYTES)
-        head = next(chunks, b"")
-        chunks = chain([head], chunks)
-        encoding = encoding_of(head)
-        if encoding:
-            chunks = as_utf8(chunks, encoding)
-        for segment in _cut_chunks(file, fed, chunks):
-            yield replace(segment, encoding=encoding)
+def _opened(file: RawFile) -> AbstractContextManager[BinaryIO]:
+    if file.archive:
+        return file.archive.opened(file.place, file.bytes)
+    return nullcontext(sys.stdin.buffer) if file.name == STDIN else file.path.open("rb")
 
 
-def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
+def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment]:
+    chunks = unpacked(file, fed, READ_BYTES)
+    head = next(chunks, b"")
+    chunks = chain([head], chunks)
+    encoding = encoding or encoding_of(head)
+    if encoding == "utf-8":
+        encoding = None
+    if encoding:
+        chunks = as_utf8(chunks, encoding)
+    streamed = bool(encoding or file.packing or file.archive or file.name == STDIN)
+    try:
+        for segment in _cut_chunks(file, fed, chunks, streamed):
+            yield replace(segment, encoding=encoding) if encoding else segment
+    except UnicodeError as error:
+        raise InputError(f"{file.name}: not in the encoding {encoding}: {error}; give the one that it is in") from error
+
+
+def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool) -> Iterator[Segment]:
     if file.ending in DELIMITERS:
         pieces = delimited_pieces(file, chunks, SEGMENT_BYTES, SEGMENT_ROWS)
         yield from _cut_pieces(file, fed, "delimited", pieces)
@@ -73,15 +95,15 @@ def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Se
         yield from _cut_pieces(file, fed, "document", ((data, line, 1) for data, line in documents(chunks)))
         return
     head = next(chunks, b"")
-    chunks = chain([head], chunks)
-    if file.ending == ".json" and not _holds_lines(head):
-        data = b"".join(chunks)
-        if data:
-            yield Segment(
-                file=file, kind="json", start=0, end=len(data), first_row=1, rows=0, bytes=fed.taken, data=data
-            )
-    else:
+    chunks = chain([head], chunks) if head else iter(())
+    if holds_json(head, file.ending):
+        yield from cut_json(
+            file, fed, chunks, streamed=streamed, segment_bytes=SEGMENT_BYTES, segment_rows=SEGMENT_ROWS
+        )
+    elif streamed:
         yield from _stream_lines(file, fed, chunks)
+    else:
+        yield from _cut_lines(file, chunks)
 
 
 def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
@@ -120,44 +142,18 @@ def _cut_pieces(file: RawFile, fed: Fed, kind: str, pieces: Iterator[tuple[bytes
         start, taken = end, fed.taken
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(READ_BYTES)
-
-
-def _holds_lines(head: bytes) -> bool:
-    """Tell whether a .json file holds one JSON value a line: its first line is whole, and more follows.
-
-    Where the first line is broken but begins an object, the second decides.
-    """
-    lines = [line.strip() for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-    lines = [line for line in lines if line][:2]
-    if len(lines) < 2:
-        return False
-    return _is_value(lines[0]) or (lines[0].startswith(b"{") and _is_value(lines[1]))
-
-
-def _is_value(line: bytes) -> bool:
-    try:
-        return isinstance(orjson.loads(line), dict | list)
-    except ValueError:
-        return False
-
-
-def _cut_lines(file: RawFile, digest: Digest) -> Iterator[Segment]:
+def _cut_lines(file: RawFile, chunks: Iterator[bytes]) -> Iterator[Segment]:
     start = position = end = lines = 0
     first_row = 1
-    with file.path.open("rb") as reader:
-        while chunk := reader.read(READ_BYTES):
-            digest.update(chunk)
-            newlines = chunk.count(b"\n")
-            if newlines:
-                end = position + chunk.rfind(b"\n") + 1
-                lines += newlines
-            position += len(chunk)
-            if newlines and (end - start >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
-                yield _lines_segment(file, start, end, first_row, lines)
-                start, first_row, lines = end, first_row + lines, 0
+    for chunk in chunks:
+        newlines = chunk.count(b"\n")
+        if newlines:
+            end = position + chunk.rfind(b"\n") + 1
+            lines += newlines
+        position += len(chunk)
+        if newlines and (end - start >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
+            yield _lines_segment(file, start, end, first_row, lines)
+            start, first_row, lines = end, first_row + lines, 0
     if position > start:
         yield _lines_segment(file, start, position, first_row, lines + 1)
 
@@ -172,10 +168,9 @@ def _cut_parquet(file: RawFile, digest: Digest) -> Iterator[Segment]:
         return
     try:
         with pq.ParquetFile(file.path) as parquet:
-            groups = [parquet.metadata.row_group(index) for index in range(parquet.metadata.num_row_groups)]
-            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+            sizes = parquet_sizes(parquet)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = first_line(error)
         raise InputError(f"{file.name}: not a readable Parquet file: {reason}; write or download it again") from error
     total = max(1, sum(rows for rows, _ in sizes))
     start = rows = size = 0

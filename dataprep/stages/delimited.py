@@ -8,8 +8,8 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 
-from dataprep.stages.inputs import RawFile, RawRow, Segment
 from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.raw import RawFile, RawRow, Segment
 from schemas.errors import InputError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

@@ -7,8 +7,8 @@ at a line's end where 16 MiB hold no blank line. Blank lines around a document a
 import re
 from collections.abc import Iterator
 
-from dataprep.stages.inputs import RawRow, Segment
 from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.raw import RawRow, Segment
 
 DOCUMENT_BYTES = 1 << 20
 LONGEST_DOCUMENTS = 16  # times DOCUMENT_BYTES

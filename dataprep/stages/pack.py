@@ -21,11 +21,17 @@ class Packing:
     pack_bounds: NDArray[np.int64]  # (P + 1,): pack p is order[pack_bounds[p]:pack_bounds[p + 1]]
 
 
-def pack_examples(lengths: NDArray[np.int64], shuffle_keys: NDArray[np.uint64], seq_len: int, seed: int) -> Packing:
-    """Pack examples of these lengths, at most `seq_len` tokens a pack; `shuffle_keys` order equals among each other."""
-    shuffled = np.argsort(shuffle_keys, kind="stable")
+def pack_examples(
+    lengths: NDArray[np.int64], shuffle_keys: NDArray[np.uint64], copies: NDArray[np.int64], seq_len: int, seed: int
+) -> Packing:
+    """Pack examples of these lengths, at most `seq_len` tokens a pack.
+
+    `shuffle_keys` order those of equal length; they are the same for the copies of an example, which `copies` numbers
+    from 0. No pack holds two copies unless keeping them apart takes over 3% (and two) more packs.
+    """
+    shuffled = np.lexsort((shuffle_keys, copies))
     packs = np.empty(len(lengths), dtype=np.int64)
-    packs[shuffled] = best_fit_decreasing(lengths[shuffled], seq_len)
+    packs[shuffled] = _bins(lengths[shuffled], copies[shuffled], seq_len)
     num_packs = int(packs.max()) + 1 if len(packs) else 0
     pack_rank = np.argsort(np.argsort(mixed(np.arange(num_packs, dtype=np.uint64), seed), kind="stable"))
     rank = np.empty(len(lengths), dtype=np.int64)
@@ -35,11 +41,30 @@ def pack_examples(lengths: NDArray[np.int64], shuffle_keys: NDArray[np.uint64], 
     return Packing(order=order, pack_bounds=np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
-def best_fit_decreasing(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+def _bins(lengths: NDArray[np.int64], copies: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    apart = best_fit_decreasing(lengths, capacity, copies)
+    num_bins = int(apart.max(initial=-1)) + 1
+    if not copies.any() or num_bins <= _affordable(int(lengths.sum()) / capacity):
+        return apart
+    tight = best_fit_decreasing(lengths, capacity)
+    return apart if num_bins <= _affordable(int(tight.max()) + 1) else tight
+
+
+def _affordable(num_bins: float) -> float:
+    """How many bins keeping copies apart may take in place of these."""
+    return 1.03 * num_bins + 2
+
+
+def best_fit_decreasing(
+    lengths: NDArray[np.int64], capacity: int, copies: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """The bin of each item, bins counted from 0 in the order they are opened (Johnson 1973, best fit decreasing).
 
     Items go longest first, each into the fullest bin that still holds it. Where r is the least room that holds length
     L, the bins with room r take floor(r / L) items each before any other bin takes one, so a whole group goes at once.
+
+    With `copies` (ascending: first all items' first copies, then the second ones in the same order, …) no bin holds two
+    copies: of items that have one length, any m in a row are different ones, m being how many have the last copy.
     """
     bins = np.empty(len(lengths), dtype=np.int64)
     by_length = np.argsort(-lengths, kind="stable")
@@ -51,9 +76,11 @@ def best_fit_decreasing(lengths: NDArray[np.int64], capacity: int) -> NDArray[np
     for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
         items = by_length[done : done + count]
         done += count
+        most = count if copies is None else int((copies[items] == copies[items[-1]]).sum())
+        used_bins: list[tuple[int, NDArray[np.int64]]] = []  # room left, bins; not for this length again
         while len(items):
             room = length + int(np.argmax(has_bins[length:]))
-            each = room // length
+            each = min(room // length, most)
             needed = -(-len(items) // each)
             if room == capacity:
                 taken = np.arange(opened, opened + needed)
@@ -69,8 +96,10 @@ def best_fit_decreasing(lengths: NDArray[np.int64], capacity: int) -> NDArray[np
             full = placed // each
             for some, used in ((taken[:full], each), (taken[full:], placed - full * each)):
                 if len(some):
-                    waiting[room - used * length].append(some)
-                    has_bins[room - used * length] = True
+                    used_bins.append((room - used * length, some))
+        for room, some in used_bins:
+            waiting[room].append(some)
+            has_bins[room] = True
     return bins
 
 

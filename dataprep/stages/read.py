@@ -3,44 +3,48 @@
 A row that can't be parsed costs itself only: its value is then the TurnedAway that says why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.stages.arrow import segment_batches
+from dataprep.core.errors import first_line
+from dataprep.stages.arrow import damage_of, segment_batches
 from dataprep.stages.delimited import delimited_rows
 from dataprep.stages.documents import document_rows
-from dataprep.stages.inputs import RawRow, Segment
+from dataprep.stages.elements import value_places
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.raw import RawRow, Segment
 from dataprep.stages.retry import quarantined_rows
-from dataprep.stages.values import bad_encoding, value_of
+from dataprep.stages.spooled import parquet_batches, read_columns, segment_pieces
+from dataprep.stages.values import bad_encoding, may_hold_numbers, value_of, values_of
+from dataprep.stages.wrapped import VIEWER_KEY
 from schemas.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 1024
 
 
-def read_rows(segment: Segment) -> Iterator[RawRow]:
-    """Yield a segment's rows in order; blank lines are none. Raises InputError when the file can't be read."""
+def read_rows(segment: Segment, *, columns: tuple[str, ...] = KEYS) -> Iterator[RawRow]:
+    """Yield a segment's rows in order; blank lines are none. Raises InputError when the file can't be read.
+
+    Of Parquet and Arrow, `columns` are read; where there are none of these, all, so that a reason can name them.
+    """
     try:
         if segment.kind == "parquet":
-            yield from _parquet_rows(segment)
+            yield from _parquet_rows(segment, columns)
         elif segment.kind == "arrow":
-            yield from _arrow_rows(segment)
-        elif segment.kind == "quarantine":
-            yield from quarantined_rows(segment)
-        elif segment.kind == "document":
-            yield from document_rows(segment)
-        elif segment.kind == "delimited":
-            yield from delimited_rows(segment)
+            yield from _arrow_rows(segment, columns)
+        elif segment.kind in _READERS:
+            yield from _READERS[segment.kind](segment)
         else:
             data = _segment_data(segment)
-            if segment.start == 0:
-                data = data.removeprefix(_BOM)
-            yield from _json_rows(data) if segment.kind == "json" else _line_rows(data, segment.first_row)
+            if segment.kind == "lines":
+                yield from _line_rows(data.removeprefix(_BOM) if segment.start == 0 else data, segment.first_row)
+            else:
+                yield from _json_rows(segment, data)
     except OSError as error:
         raise InputError(f"{segment.file.name}: cannot be read: {error.strerror or error}") from error
 
@@ -54,44 +58,75 @@ def _segment_data(segment: Segment) -> bytes:
 
 
 def _line_rows(data: bytes, first_row: int) -> Iterator[RawRow]:
+    careful = may_hold_numbers(data)
     for number, line in enumerate(data.split(b"\n"), first_row):
         if line and not line.isspace():
-            yield number, value_of(line), line
+            yield number, value_of(line, careful), line
 
 
-def _json_rows(data: bytes) -> Iterator[RawRow]:
-    if not data or data.isspace():
+def _json_rows(segment: Segment, data: bytes) -> Iterator[RawRow]:
+    """Yield JSON values: parsed all at once where none is broken, and else one by one."""
+    rows = values_of(data)
+    if rows is not None and len(rows) <= segment.rows:
+        for number, value in enumerate(rows, segment.first_row):
+            yield number, _unwrapped(value, segment.kind), None
         return
-    value = value_of(data)
-    if not isinstance(value, list) or (value and _is_message(value[0])):
-        yield 1, value, data if isinstance(value, TurnedAway) else None
-        return
-    for number, row in enumerate(value, 1):
-        yield number, row, None
+    for number, (begin, end) in enumerate(value_places(data, segment.rows), segment.first_row):
+        if begin == end:
+            continue
+        value = value_of(data[begin:end])
+        if isinstance(value, TurnedAway):
+            line = segment.first_line + data.count(b"\n", 0, begin)
+            detail = f"{value.detail}; the row begins at line {line}, byte {segment.start + begin + 1}"
+            yield number, TurnedAway(value.reason, detail, value.fix), data[begin:end]
+        else:
+            yield number, _unwrapped(value, segment.kind), None
 
 
-def _parquet_rows(segment: Segment) -> Iterator[RawRow]:
-    """Read the columns that a row is converted from; where there are none, all, so that the reason can name them."""
+def _unwrapped(value: Any, kind: str) -> Any:
+    return value.get(VIEWER_KEY, value) if kind == "viewer" and isinstance(value, dict) else value
+
+
+def _parquet_rows(segment: Segment, wanted: tuple[str, ...]) -> Iterator[RawRow]:
     number = segment.first_row
     with pq.ParquetFile(segment.file.path) as parquet:
-        columns = [name for name in parquet.schema_arrow.names if name in KEYS] or None
+        columns = read_columns(parquet.schema_arrow.names, wanted)
         for group in range(segment.start, segment.end):
             end = number + parquet.metadata.row_group(group).num_rows
             try:
-                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
+                for batch in parquet_batches(parquet, group, columns):
                     for value in _batch_values(batch):
                         yield number, value, None
                         number += 1
-            except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0]
+            except (pa.ArrowException, OSError, ValueError) as error:
+                reason = first_line(error)
                 for lost in range(number, end):
                     yield lost, TurnedAway("unreadable-rows", f"row group {group + 1}: {reason}"), None
             number = end
 
 
-def _arrow_rows(segment: Segment) -> Iterator[RawRow]:
+def _spooled_rows(segment: Segment) -> Iterator[RawRow]:
     number = segment.first_row
-    for batch in segment_batches(segment, KEYS):
+    for batch in segment_pieces(segment):
+        for value in _batch_values(batch):
+            yield number, value, None
+            number += 1
+
+
+def _lost_rows(segment: Segment) -> Iterator[RawRow]:
+    assert segment.data is not None
+    for number in range(segment.first_row, segment.first_row + segment.rows):
+        yield number, TurnedAway("unreadable-rows", segment.data.decode()), None
+
+
+def _arrow_rows(segment: Segment, wanted: tuple[str, ...]) -> Iterator[RawRow]:
+    number = segment.first_row
+    for batch in segment_batches(segment, wanted):
+        if damage := damage_of(batch):
+            for _ in range(batch.num_rows):
+                yield number, TurnedAway("unreadable-rows", f"a damaged batch of rows: {damage}"), None
+                number += 1
+            continue
         for offset in range(0, batch.num_rows, _BATCH_ROWS):
             for value in _batch_values(batch.slice(offset, _BATCH_ROWS)):
                 yield number, value, None
@@ -114,8 +149,10 @@ def _row_value(row: pa.RecordBatch) -> Any:
         return TurnedAway("unreadable-rows", f"a value can't be read: {error}")
 
 
-def _is_message(value: object) -> bool:
-    """Tell whether an array's items are messages, so that the array is one row and not many."""
-    if not isinstance(value, dict):
-        return False
-    return ("role" in value and "content" in value) or ("from" in value and "value" in value)
+_READERS: dict[str, Callable[[Segment], Iterator[RawRow]]] = {
+    "batches": _spooled_rows,
+    "lost": _lost_rows,
+    "quarantine": quarantined_rows,
+    "document": document_rows,
+    "delimited": delimited_rows,
+}

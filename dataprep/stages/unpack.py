@@ -3,11 +3,13 @@
 import io
 import lzma
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
-from dataprep.stages.inputs import RawFile
+from dataprep.core.errors import first_line
+from dataprep.stages.raw import RawFile
 from schemas.errors import InputError
 
 _ARROW_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -57,13 +59,23 @@ def unpacked(file: RawFile, fed: Fed, chunk_bytes: int) -> Iterator[bytes]:
         while fed.read(chunk_bytes):  # so that the digest is that of the whole file
             pass
     except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{file.name}: not a whole {file.packing} file: {reason}; compress or download it again"
         ) from error
 
 
-def _opened(packing: str, fed: Fed) -> lzma.LZMAFile | pa.CompressedInputStream:
+def unpacked_head(head: bytes, packing: str, num_bytes: int) -> bytes:
+    """Unpack up to `num_bytes` of what a compressed file begins with; what is damaged or cut off ends it."""
+    unpacked = bytearray()
+    with suppress(pa.ArrowException, OSError, EOFError, lzma.LZMAError):
+        stream = _opened(packing, io.BytesIO(head))
+        while len(unpacked) < num_bytes and (chunk := stream.read(64 << 10)):
+            unpacked += chunk
+    return bytes(unpacked[:num_bytes])
+
+
+def _opened(packing: str, fed: Fed | io.BytesIO) -> lzma.LZMAFile | pa.CompressedInputStream:
     if packing == ".xz":
         return lzma.LZMAFile(fed)  # type: ignore[arg-type]
     return pa.CompressedInputStream(pa.PythonFile(fed, mode="r"), _ARROW_CODECS[packing])

@@ -15,13 +15,32 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _FROM_UTF16 = "save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW"
 
 
-def value_of(data: bytes) -> Any:
-    """Read a value; whole numbers beyond 64 bits stay exact where rows may hold numbers that are kept."""
+def value_of(data: bytes, careful: bool = True) -> Any:
+    """Read a value; whole numbers beyond 64 bits stay exact where rows may hold numbers that are kept.
+
+    It is not looked whether they do where `careful` is False, after `may_hold_numbers` of a larger text said no.
+    """
     try:
         value = orjson.loads(data)
     except ValueError:
         return _second_reading(data)
-    return _second_reading(data) if _may_hold_numbers(data) and _LONG_NUMBER.search(data) else value
+    return _second_reading(data) if careful and may_hold_numbers(data) and _LONG_NUMBER.search(data) else value
+
+
+def values_of(data: bytes) -> list[Any] | None:
+    """Read values with commas between them all at once; None where they must be read one by one, as value_of does."""
+    if may_hold_numbers(data) and _LONG_NUMBER.search(data):
+        return None
+    try:
+        values: list[Any] = orjson.loads(b"[%b]" % data)
+    except ValueError:
+        return None
+    return values
+
+
+def may_hold_numbers(data: bytes) -> bool:
+    """Tell whether rows may hold numbers that are kept: those in tools, tool_calls, functions or function_call are."""
+    return b'"tool' in data or b'"function' in data
 
 
 def bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
@@ -32,11 +51,6 @@ def bad_encoding(error: UnicodeDecodeError) -> TurnedAway:
         return TurnedAway("broken-json", "not JSON: the text ends in the middle of a character")
     found = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
     return TurnedAway("bad-encoding", f"{found} is not UTF-8")
-
-
-def _may_hold_numbers(data: bytes) -> bool:
-    """Tell whether rows may hold numbers that are kept: those in tools, tool_calls, functions or function_call are."""
-    return b'"tool' in data or b'"function' in data
 
 
 def _second_reading(data: bytes) -> Any:

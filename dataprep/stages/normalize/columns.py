@@ -4,6 +4,7 @@ Building nested arrays from flat ones costs a tenth of building them from nested
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,13 @@ class Columns:
     roles: list[str] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
     rare: list[tuple[int, Message]] = field(default_factory=list)
+
+    def texts(self) -> list[str]:
+        """What the users and assistants of each conversation say, or its document, as one text."""
+        spoken = [
+            c if r in ("user", "assistant", "text") else "" for r, c in zip(self.roles, self.contents, strict=True)
+        ]
+        return ["\n".join(spoken[low:high]) for low, high in pairwise(self.ends)]
 
 
 def add_messages(columns: Columns, messages: list[Message]) -> None:

@@ -12,6 +12,11 @@ EXAMPLES = {
     "question-answer": '{"question": "Hello", "answer": "Hi"}',
     "preference": '{"prompt": "Hello", "chosen": [{"role": "assistant", "content": "Hi"}]}',
     "oasst": '{"prompt": {"role": "prompter", "text": "Hello", "replies": [{"role": "assistant", "text": "Hi"}]}}',
+    "chatgpt": '{"mapping": {"a": {"message": {"author": {"role": "user"}, "content": {"parts": ["Hello"]}}}, '
+    '"b": {"parent": "a", "message": {"author": {"role": "assistant"}, "content": {"parts": ["Hi"]}}}}, '
+    '"current_node": "b"}',
+    "xlam": '{"query": "What time is it?", "tools": [{"name": "now"}], "answers": [{"name": "now", "arguments": {}}]}',
     "hh": r'{"chosen": "\n\nHuman: Hello\n\nAssistant: Hi"}',
+    "marked": r'{"text": "User: Hello\nAssistant: Hi"}',
     "text": '{"text": "A page."}',
 }

@@ -38,6 +38,9 @@ ROLE_NAMES = {
 
 ROW_BYTES_LIMIT = 1 << 30
 
+# What a part that holds a text may call itself; none of these is a part of a bare {"text"}.
+_TEXT_TYPES = ("text", "input_text", "output_text", None)
+
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -59,27 +62,34 @@ def rich_message(
     return fields[:length]
 
 
-def identify(messages: list[Message], tools: str | None) -> tuple[str, bytes]:
-    """Give a conversation's id, the first 32 hex digits of BLAKE2b over its JSON, and that JSON.
+def as_json(messages: list[Message], tools: str | None) -> bytes:
+    """Give the JSON of a conversation's messages and tools, which ids hash."""
+    return orjson.dumps((messages, tools))
+
+
+def identify(messages: list[Message], tools: str | None, canonical: bytes) -> str:
+    """Give a conversation's id: the first 32 hex digits of BLAKE2b over its JSON, `canonical`.
 
     Turns away text that no later stage can hold: NUL characters, and more than 1 GiB.
     """
-    canonical = orjson.dumps((messages, tools))
     if b"\\u0000" in canonical:
         _refuse_nul(canonical, messages, tools)
     if len(canonical) > ROW_BYTES_LIMIT:
         raise TurnedAway("too-large", f"the row holds {len(canonical):,} bytes of text")
-    return blake2b(canonical).hexdigest()[:32], canonical
+    return blake2b(canonical).hexdigest()[:32]
 
 
 def checked_text(value: object, where: str) -> str:
-    """Give the text of a content: a string, one text part, or a list of them joined. `where` begins the detail."""
+    """Give the text of a content: a string, an object that holds one, or a list of text parts joined.
+
+    `where` begins the detail.
+    """
     if type(value) is str:
         return value
     if value is None:
         raise TurnedAway("no-content", f"{where} has no content")
-    if isinstance(value, dict) and value.get("type") == "text":
-        return _part_text(value, where)
+    if isinstance(value, dict):
+        return _held_text(value, where)
     if not isinstance(value, list):
         raise TurnedAway("non-text-content", f"{where} has {kind_of(value)} for content")
     return "".join(_part_text(part, where) for part in value)
@@ -90,16 +100,28 @@ def checked_answer(value: object, where: str) -> str:
     return "" if value is None else checked_text(value, where)
 
 
+def _held_text(content: dict[str, Any], where: str) -> str:
+    """Give the text of an object: a text part, {"text"}, {"content"}, or {"parts"} as exports of chats have it."""
+    if content.get("type") == "text" or content.get("text") is not None:
+        return _part_text(content, where)
+    for key in ("content", "parts"):
+        inner = content.get(key)
+        if type(inner) is str or isinstance(inner, list):
+            return checked_text(inner, where)
+    found = f"content of type {shown(content['type'])}" if "type" in content else "an object for content"
+    raise TurnedAway("non-text-content", f"{where} has {found}")
+
+
 def _part_text(part: object, where: str) -> str:
     if type(part) is str:
         return part
-    if isinstance(part, dict) and part.get("type", "text") == "text":
+    if isinstance(part, dict) and part.get("type", "text") in _TEXT_TYPES:
         text = part.get("text") if part.get("text") is not None else part.get("value")
         if type(text) is str:
             return text
-    found = (
-        f"of type {shown(part['type'])}" if isinstance(part, dict) and "type" in part else f"that is {kind_of(part)}"
-    )
+    found = f"that is {kind_of(part)}"
+    if isinstance(part, dict) and (part.get("type") or part.get("content_type")):
+        found = f"of type {shown(part.get('type') or part['content_type'])}"
     raise TurnedAway("non-text-content", f"{where} has a content part {found}")
 
 

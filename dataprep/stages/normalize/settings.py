@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dataprep.stages.normalize.mapping import Shape
 from dataprep.stages.normalize.message import ROLE_NAMES
 
 
@@ -12,6 +13,7 @@ class Settings:
 
     format: str | None = None
     roles: Mapping[str, str] = field(default_factory=lambda: ROLE_NAMES)
+    shapes: tuple[Shape, ...] = ()  # of a mapping file; tried before the format
     preference: str = "chosen"  # of preference rows: chosen | rejected | both
     paths: str = "best"  # of trees: best | top | all
     clean: Mapping[str, str] = field(default_factory=dict)  # step -> value; every step is there

@@ -1,0 +1,1 @@
+"""A cache in, one page out that tells what is in it: `dataprep report`."""

@@ -1,0 +1,1 @@
+"""Arrangements of rows: one module for each kind, which gives the messages that a row holds."""

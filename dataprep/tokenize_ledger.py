@@ -1,0 +1,80 @@
+"""The account of `dataprep tokenize`: rows and tokens by what became of them, counts by source, the quarantine file.
+
+What a recipe leaves out is counted and not listed one by one: that was asked for, and may be most of a corpus.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from dataprep.core.columns import read_rows
+from dataprep.stages.select import TOO_LONG, Selection
+from dataprep.stages.sides import EQUAL, Side, Sides
+from dataprep.stages.tokenize import FIXES
+from schemas.files import sha256_file, write_text_whole
+from schemas.manifest import Artefact, ConversationsManifest, Ledger, ShardRecord, SourceCounts, TokenLedger
+
+_FIXES = FIXES | {
+    TOO_LONG: "raise --seq-len, or pass --overflow split",
+    EQUAL: "nothing to mend: it is held out where it equals one of a --val-source",
+}
+_EQUAL_DETAIL = "its content is that of a conversation held out by --val-source"
+
+
+def close_ledger(
+    source: ConversationsManifest, selection: Selection, sides: Sides, splits: dict[str, list[ShardRecord]]
+) -> Ledger:
+    """Account for every row and token."""
+    records = [record for shards in splits.values() for record in shards]
+    targets, packed = sum(r.targets for r in records), sum(r.tokens for r in records)
+    repeated = sum(int(side.examples.lengths[side.copies > 0].sum()) for side in sides.splits.values())
+    cut = selection.cut | sides.left_out_tokens
+    assert packed + sum(cut.values()) == selection.tokens + repeated, "every token is packed or counted as cut"
+    reasons = Counter(source.turned_away) + Counter(reason for reason, _ in selection.turned_away.values())
+    reasons.update({reason: len(rows) for reason, rows in sides.left_out.items()})
+    num_left_out = sum(map(len, sides.left_out.values()))
+    return Ledger(
+        rows=source.rows,
+        branched=source.branched,
+        joined=source.joined,
+        kept=source.kept - len(selection.turned_away) - num_left_out,
+        turned_away=dict(sorted(reasons.items())),
+        tokens=TokenLedger(
+            tokens=selection.tokens, repeated=repeated, targets=targets, context=packed - targets, cut=cut
+        ),
+    )
+
+
+def count_by_source(side: Side, names: Sequence[str]) -> dict[str, SourceCounts]:
+    """What each source gives to a split; those that give nothing aren't in it."""
+    sources = side.examples.sources
+    first = (side.copies == 0) & (np.diff(side.examples.rows, prepend=-1) != 0)
+    conversations = np.bincount(sources[first], minlength=len(names)).tolist()
+    examples = np.bincount(sources, minlength=len(names)).tolist()
+    tokens = np.bincount(sources, weights=side.examples.lengths, minlength=len(names)).astype(np.int64).tolist()
+    return {
+        name: SourceCounts(conversations=conversations[i], examples=examples[i], tokens=tokens[i])
+        for i, name in enumerate(names)
+        if examples[i]
+    }
+
+
+def write_quarantine(
+    path: Path, conversations: Path, source: ConversationsManifest, selection: Selection, sides: Sides
+) -> Artefact:
+    """Write a line for each conversation that was turned away here, in the order of rows."""
+    equal = dict.fromkeys(sides.left_out.get(EQUAL, np.empty(0)).tolist(), (EQUAL, _EQUAL_DETAIL))
+    turned_away = selection.turned_away | equal
+    rows = sorted(turned_away)
+    lines = []
+    if rows:
+        table = read_rows(conversations, source, 0, source.kept, ["id", "origin"])
+        for row, record in zip(rows, table.take(rows).to_pylist(), strict=True):
+            reason, detail = turned_away[row]
+            line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": _FIXES[reason]}
+            lines.append(orjson.dumps(line).decode() + "\n")
+    write_text_whole(path, "".join(lines))
+    return Artefact(file=path.name, rows=len(lines), bytes=path.stat().st_size, sha256=sha256_file(path))
