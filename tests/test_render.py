@@ -5,7 +5,7 @@ from jinja2.exceptions import SecurityError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dataprep.core.sandbox import compile_template, sandbox_agrees
-from dataprep.stages.render import Dialogue, RefusedError, Renderer
+from dataprep.stages.render import Dialogue, RefusedError, Renderer, in_parts
 
 QWEN3 = (files("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
 TEMPLATES = sorted(p.name for p in (files("trl") / "chat_templates").iterdir() if p.name.endswith(".jinja"))
@@ -138,7 +138,8 @@ def test_every_installed_template_is_rendered_as_its_own_or_refused(name, conten
                 "message-dropped",
             )
             continue
-        official, _ = render_jinja_template([given.chat()], chat_template=template, **names)
+        messages = in_parts(given.chat()) if engine.takes_parts else given.chat()
+        official, _ = render_jinja_template([messages], chat_template=template, **names)
         assert rendered(plan, given) == official[0]
 
 
@@ -168,10 +169,82 @@ def test_a_template_that_measures_a_text_is_answered_for_the_real_text():
         assert rendered(engine.plan(given), given) == engine.official(given)
 
 
-def test_a_template_that_cuts_a_text_up_is_refused_not_guessed():
+def test_a_template_that_cuts_a_text_is_followed_where_it_cuts_nothing_off():
     template = "{% for m in messages %}{{ m.content[:2] }}<|im_end|>{% endfor %}"
-    with pytest.raises(RefusedError, match="getitem of a text"):
+    engine = renderer(template)
+    short, long = dialogue(("user", "Hi"), ("assistant", "Ho")), dialogue(("user", "Hello"), ("assistant", "Ho"))
+    assert rendered(engine.plan(short), short) == "Hi<|im_end|>Ho<|im_end|>"
+    with pytest.raises(RefusedError, match="message 1: the template cuts this user text"):
+        engine.plan(long)
+
+
+def test_a_template_that_goes_through_characters_is_refused_not_guessed():
+    template = "{% for m in messages %}{% for c in m.content %}{{ c }}{% endfor %}<|im_end|>{% endfor %}"
+    with pytest.raises(RefusedError, match="characters of a text one by one"):
         renderer(template).plan(dialogue(("user", "Hi"), ("assistant", "Ho")))
+
+
+PIECES = {
+    "strip of joined texts": "{{ ('<' ~ m.content ~ ' ') | trim }}",
+    "split of joined texts": "{{ ('x</t>' ~ m.content).split('</t>')[-1] }}",
+    "find in joined texts": "{{ m.content if '</t>' in ('x</t>' ~ m.content) else 'no' }}",
+    "replace": "{{ m.content | replace('i', 'I') }}",
+    "first character": "{{ 'A' if m.content[0] == 'A' else 'B' }}{{ m.content }}",
+    "index of a key": "{{ 'image' if m.content[0]['type'] == 'image' else m.content }}",
+    "comparison of two texts": "{{ m.content }}{{ '!' if m.content == messages[0].content }}",
+    "prefix": "{{ m.content.removeprefix('A ') if m.role == 'assistant' else m.content }}",
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_what_a_template_does_to_joined_texts_is_followed(piece):
+    template = "{% for m in messages %}" + PIECES[piece] + "<|im_end|>{% endfor %}"
+    engine = renderer(template)
+    for texts in (("Hi", "Ho"), ("Hi", "Hi"), ("Ahi", "A ho"), (" A </t> b ", "</t>")):
+        given = dialogue(("user", texts[0]), ("assistant", texts[1]))
+        try:
+            assert rendered(engine.plan(given), given) == engine.official(given)
+        except RefusedError as refused:
+            assert refused.reason == "message-dropped"
+
+
+def test_a_prompt_with_another_argument_tells_where_the_targets_begin():
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if quiet is defined and quiet %}<think></think>{% else %}<think>{% endif %}{% endif %}"
+    )
+    given = dialogue(("user", "Hi"), ("assistant", "Ho"))
+    assert targets(renderer(template).plan(given), given) == ["Ho<|im_end|>"]
+
+
+def test_what_the_model_must_write_before_its_text_is_a_target():
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{{ '<|channel|>final' if m.role == 'assistant' }}\n"
+        "{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    given = dialogue(("user", "Hi"), ("assistant", "Ho"))
+    assert targets(renderer(template).plan(given), given) == ["<|channel|>final\nHo<|im_end|>"]
+
+
+def test_an_end_that_only_the_last_turn_has_is_not_trained_on_in_earlier_ones():
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{{ '<|endoftext|>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    plan = renderer(template).plan(dialogue(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")))
+    assert plan.turn_trained == [False, True]
+
+
+def test_what_all_endings_share_up_to_a_control_token_ends_every_turn():
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% else %}<|endoftext|>{% endif %}"
+    )
+    given = dialogue(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    assert targets(renderer(template).plan(given), given) == ["b<|im_end|>", "d<|im_end|>\n<|endoftext|>"]
 
 
 def test_joins_with_a_tilde_and_macros_are_followed():

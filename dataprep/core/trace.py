@@ -79,6 +79,10 @@ class Question:
         return _ANSWERS[self.method](self.slot.value(texts), *_resolved(self.arguments, texts))
 
 
+def _bare(text: str) -> str:
+    return "".join(text.split())
+
+
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "contains": lambda text, item: item in text,
     "equals": lambda text, other: text == other,
@@ -88,6 +92,7 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "startswith": lambda text, *arguments: text.startswith(*arguments),
     "endswith": lambda text, *arguments: text.endswith(*arguments),
     "changed": lambda text, method, *arguments: getattr(text, method)(*arguments) != text,
+    "covered": lambda text, *values: _bare(text) in _bare("".join(values)),
     "parts": lambda text, method, *arguments: len(getattr(text, method)(*arguments)),
 }
 

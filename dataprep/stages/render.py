@@ -19,6 +19,7 @@ from dataprep.stages.turns import Marked, NoTurnError, Turn, TurnSearch
 
 MAX_STRUCTURES = 20_000  # plans are forgotten all at once beyond this, so that memory stays flat
 
+_WHOLE = ("strip", "lstrip", "rstrip", "json")  # operations that leave a text whole
 _NONE: Mapping[str, Any] = {}
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
 
@@ -64,7 +65,7 @@ def takes_parts(compiled: Template, special_tokens: Mapping[str, str]) -> bool:
             rendered = render_chat(compiled, dict(special_tokens), messages, None)
         except TEMPLATE_ERRORS:
             return False
-        return all(text in rendered for text in texts)
+        return all(text in rendered for text in texts) and "type" not in rendered  # of a list written out
 
     return not shows(probe) and shows(in_parts(probe))
 
@@ -253,11 +254,18 @@ class _Tracing:
 
     def _refuse_dropped(self, slots: list[Slot]) -> None:
         """Turn a dialogue away whose template leaves out a message's text."""
-        shown = {message for slot in slots for message in slot.messages()}
-        for number in range(len(self._dialogue.roles)):
-            if number not in shown and self._trace.ask(Slot(number, "content"), "filled"):
-                role = self._dialogue.roles[number]
+        owned: dict[int, list[Slot]] = {}
+        for slot in slots:
+            for message in slot.messages():
+                owned.setdefault(message, []).append(slot)
+        for number, role in enumerate(self._dialogue.roles):
+            content = Slot(number, "content")
+            own = owned.get(number, [])
+            if not own and self._trace.ask(content, "filled"):
                 raise RefusedError("message-dropped", f"message {number + 1}: the template leaves out this {role} text")
+            whole = role == "assistant" or all(method in _WHOLE for slot in own for method, _, _ in slot.operations)
+            if not whole and not self._trace.ask(content, "covered", *own):
+                raise RefusedError("message-dropped", f"message {number + 1}: the template cuts this {role} text")
 
     def _render(
         self, messages: list[dict[str, Any]], add_generation_prompt: bool = False, further: Mapping[str, Any] = _NONE
