@@ -180,7 +180,7 @@ class TurnSearch:
 
     def _shared(self, ending: str, follows: str) -> str | None:
         """What of `ending` stands in the whole rendering too, up to a control token; None where nothing does."""
-        return ending if follows.startswith(ending) else self._up_to_control(commonprefix([ending, follows]))
+        return ending if follows.startswith(ending) else self._up_to_control(commonprefix([ending, follows]))  # noqa: RUF071
 
     def _up_to_control(self, text: str) -> str | None:
         ends = [text.rfind(token) + len(token) for token in self._control_tokens if token in text]
