@@ -121,6 +121,7 @@ def test_json_and_lines_are_told_apart_by_what_is_there(tmp_path: Path) -> None:
         assert read(tmp_path, json.dumps(rows, indent=1).encode(), name) == expected
         assert read(tmp_path, b'{\n"text": "a"\n}\n{\n"text": "b"\n}', name) == expected
         assert read(tmp_path, b'{"text": "a"}\n{"text": "b"}\n', name) == expected
+        assert read(tmp_path, b'{"text": "a"},\n{"text": "b"}\n', name) == expected
     assert read(tmp_path, SAID, "a.jsonl") == [("", 1, SAID)]
     assert read(tmp_path, ["Hi", "Hello."], "a.jsonl") == [("", 1, ["Hi", "Hello."])]
     assert read(tmp_path, b'[{"a": 1}, {"a"\n{"a": 2}\n', "a.jsonl") == [("", 1, "broken-json"), ("", 2, {"a": 2})]

@@ -61,9 +61,9 @@ class Scanner:
         return Cuts(at[found], at[found] + ~opening[found], closing[found])
 
     def _unescaped(self, chunk: bytes) -> bytes:
-        if self._escaped and chunk:
+        if self._escaped and chunk.startswith((b'"', b"\\")):
             chunk = b"_" + chunk[1:]
-        self._escaped = bool(chunk) and (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 == 1
+        self._escaped = (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 == 1
         if b"\\" in chunk:
             chunk = chunk.replace(b"\\\\", b"__").replace(b'\\"', b"__")
         return chunk

@@ -45,7 +45,7 @@ def holds_json(head: bytes, ending: str) -> bool:
     object. Where the ending says lines, it must begin an array of rows or an object that is spread over lines.
     """
     lines = _first_lines(head)
-    if len(lines) == 2 and (_is_value(lines[0]) or (lines[0].startswith(b"{") and _is_value(lines[1]))):
+    if len(lines) == 2 and (_is_value(lines[0]) or (_begins_broken(lines[0]) and _is_value(lines[1]))):
         return False
     if ending == ".json":
         return True
@@ -56,6 +56,11 @@ def holds_json(head: bytes, ending: str) -> bool:
     if lines[0].startswith(b"["):
         return not (len(lines) == 2 and _is_value(lines[1])) and starts_array_of_rows(head)
     return len(lines) == 2 and _is_value(first_value(head))
+
+
+def _begins_broken(line: bytes) -> bool:
+    """Tell whether a line that is no value would be one row of many: not where only a comma follows it."""
+    return line.startswith(b"{") and not _is_value(line.removesuffix(b","))
 
 
 def _kind(head: bytes) -> str:
