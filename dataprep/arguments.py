@@ -102,6 +102,13 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--model", required=True, metavar="M", help="hub name, model folder, or .gguf file")
+    command.add_argument(
+        "--control-tokens",
+        choices=("text", "turn-away", "allow"),
+        default="text",
+        help="strings of control tokens in messages, such as a pasted <|im_end|>: encode them as the text that they are, "
+        "turn the conversation away, or allow them to become control tokens (default: text)",
+    )
     command.add_argument("--seq-len", type=int, default=4096, metavar="N", help="tokens a pack (default: 4096)")
     command.add_argument(
         "--overflow",

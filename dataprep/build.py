@@ -33,6 +33,7 @@ from schemas.manifest import (
     ShardsManifest,
     SourceMix,
     TokenizerRecord,
+    TokenOptions,
     read_conversations_manifest,
     write_manifest,
 )
@@ -49,7 +50,12 @@ class Built:
 
 
 def tokenize_corpus(
-    cache: Path, model: str, options: PackOptions, workers: int | None = None, recipe: Recipe | None = None
+    cache: Path,
+    model: str,
+    options: PackOptions,
+    workers: int | None = None,
+    recipe: Recipe | None = None,
+    token_options: TokenOptions | None = None,
 ) -> Built:
     """Tokenise the conversations of `cache` for `model` and pack them. Does only what isn't there already.
 
@@ -62,7 +68,8 @@ def tokenize_corpus(
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
     tokenizer = load_tokenizer(model, cache)
-    tokens = tokens_fingerprint(tokenizer)
+    token_options = token_options or TokenOptions()
+    tokens = tokens_fingerprint(tokenizer, token_options)
     fingerprint = _fingerprint(corpus, tokens, options, mixture)
     conversations_sha256 = sha256_file(folder / "manifest.json")
     shards = cache / "shards"
@@ -72,7 +79,7 @@ def tokenize_corpus(
 
     chunks = find_chunks(corpus.ids)
     examples = cache / "tokens" / tokens[:16]
-    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, workers or num_cores())
+    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, token_options, workers or num_cores())
     batches = _open_chunks(examples, chunks)
     selection = select_spans(batches, chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
@@ -85,6 +92,7 @@ def tokenize_corpus(
         version=SHARDS_VERSION,
         model=model,
         tokenizer=_tokenizer_record(tokenizer, copy_tokenizer(tokenizer, shards)),
+        token_options=token_options,
         options=options,
         mixture=mixture,
         conversations_sha256=conversations_sha256,

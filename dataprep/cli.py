@@ -91,7 +91,7 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     from dataprep.build import tokenize_corpus
     from dataprep.recipe import agreed_seed, read_recipe
     from dataprep.tokenize_summary import tokenize_summary
-    from schemas.manifest import PackOptions
+    from schemas.manifest import PackOptions, TokenOptions
 
     started = time.monotonic()
     if arguments.seed is not None:
@@ -107,7 +107,8 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     workers = arguments.workers
     if workers is not None:
         _checked(workers >= 1, workers, "--workers", "1 or more")
-    built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe)
+    token_options = TokenOptions(control_tokens=arguments.control_tokens)
+    built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe, token_options)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
 

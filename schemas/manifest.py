@@ -110,6 +110,13 @@ class PackOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TokenOptions:
+    """What decides ids and masks, beside the conversations and the model."""
+
+    control_tokens: str = "text"  # text | turn-away | allow: what a control token's string in a message becomes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class SourceMix:
     """How much of one source is trained on: its first conversations by hash up to the caps, each `weight` times."""
 
@@ -171,6 +178,7 @@ class ShardsManifest:
     version: int
     model: str  # as given to --model
     tokenizer: TokenizerRecord
+    token_options: TokenOptions
     options: PackOptions
     mixture: dict[str, SourceMix]  # of the sources that aren't taken whole and once
     conversations_sha256: str  # of conversations/manifest.json

@@ -19,6 +19,7 @@ from schemas.manifest import (
     ShardsManifest,
     TokenizerRecord,
     TokenLedger,
+    TokenOptions,
     write_manifest,
 )
 from schemas.shard import SHARD
@@ -135,6 +136,7 @@ def write_shards(
             pad_token_id=tokenizer.pad_token_id,
             encoder="by hand",
         ),
+        token_options=TokenOptions(),
         options=PackOptions(seq_len=seq_len, overflow="cut", val_fraction=0.1, seed=0),
         mixture={},
         conversations_sha256="0" * 64,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -19,19 +19,21 @@ from dataprep.stages.render import Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
 from schemas.example import EXAMPLES_VERSION
 from schemas.files import remove_leftovers, written_whole
-from schemas.manifest import ConversationsManifest
+from schemas.manifest import ConversationsManifest, TokenOptions
 
 ROWS_PER_TASK = 1_024
+_DEFAULTS = TokenOptions()
 _MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
 
 
-def tokens_fingerprint(tokenizer: ModelTokenizer) -> str:
+def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
     """Hex digest of everything that decides ids and masks, beside the conversations."""
     decides = {
         "version": EXAMPLES_VERSION,
         "tokenizer": tokenizer.sha256,
         "template": tokenizer.template_sha256,
         "special_tokens": tokenizer.special_tokens,
+        "options": asdict(options),
         "day": date.today().isoformat() if "strftime_now" in (tokenizer.template or "") else None,
     }
     return hashlib.sha256(canonical_json(decides)).hexdigest()
@@ -44,9 +46,10 @@ class TokenizeEngine:
     renderer: Renderer | None
     encoder: Encoder
     special: SpecialIds
+    options: TokenOptions
 
     @classmethod
-    def load(cls, tokenizer: ModelTokenizer) -> "TokenizeEngine":
+    def load(cls, tokenizer: ModelTokenizer, options: TokenOptions = _DEFAULTS) -> "TokenizeEngine":
         """Load what the tokenizer's files hold."""
         encoder = tokenizer.encoder()
         renderer = None
@@ -64,16 +67,17 @@ class TokenizeEngine:
             renderer=renderer,
             encoder=encoder,
             special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id),
+            options=options,
         )
 
 
 _engine: TokenizeEngine | None = None  # of this process; a forked worker finds its parent's
 
 
-def _load_engine(tokenizer: ModelTokenizer) -> None:
+def _load_engine(tokenizer: ModelTokenizer, options: TokenOptions) -> None:
     global _engine
     if _engine is None:
-        _engine = TokenizeEngine.load(tokenizer)
+        _engine = TokenizeEngine.load(tokenizer, options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,7 @@ def fill_cache(
     manifest: ConversationsManifest,
     chunks: Sequence[Chunk],
     tokenizer: ModelTokenizer,
+    options: TokenOptions,
     workers: int,
 ) -> int:
     """Make the chunks that aren't in `folder` yet; returns how many conversations were tokenised for it."""
@@ -100,13 +105,13 @@ def fill_cache(
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    _engine = TokenizeEngine.load(tokenizer)
+    _engine = TokenizeEngine.load(tokenizer, options)
     tasks = (
         _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
     )
     workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
     with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer,)):
+        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer, options)):
             bar.update(done)
     _engine = None
     return rows
