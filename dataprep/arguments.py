@@ -106,7 +106,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--control-tokens",
         choices=("text", "turn-away", "allow"),
         default="text",
-        help="strings of control tokens in messages, such as a pasted <|im_end|>: encode them as the text that they are, "
+        help="strings of control tokens in messages, such as a pasted <|im_end|>: encode them as the text they are, "
         "turn the conversation away, or allow them to become control tokens (default: text)",
     )
     command.add_argument("--seq-len", type=int, default=4096, metavar="N", help="tokens a pack (default: 4096)")

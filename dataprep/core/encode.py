@@ -8,8 +8,9 @@ Any other tokenizer is encoded by Hugging Face with character offsets.
 
 import random
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from dataprep.core.arrays import to_arrow, to_numpy
+from dataprep.core.as_text import Span, TextOnly
 
 PROBE_SEED = 20_260
 NUM_RANDOM_PROBES = 6_000
@@ -38,6 +40,25 @@ class Encoding:
     ends: NDArray[np.int64]  # (N,)
     faithful: NDArray[np.bool_]  # (D,): the ids of this text spell it, byte for byte
 
+    def with_texts(self, others: Mapping[int, "Encoding"], text_lengths: NDArray[np.int64]) -> "Encoding":
+        """The same, but for some of the texts, each of which is encoded anew on its own."""
+        ids, starts, ends = (
+            [column[low:high] for low, high in pairwise(self.text_tokens.tolist())]
+            for column in (self.ids, self.starts, self.ends)
+        )
+        faithful = self.faithful.copy()
+        places = np.cumsum(text_lengths) - text_lengths
+        for text, other in others.items():
+            ids[text], faithful[text] = other.ids, other.faithful[0]
+            starts[text], ends[text] = other.starts + places[text], other.ends + places[text]
+        return Encoding(
+            ids=np.concatenate(ids),
+            text_tokens=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+            starts=np.concatenate(starts),
+            ends=np.concatenate(ends),
+            faithful=faithful,
+        )
+
 
 class Encoder(Protocol):
     """Makes ids for one tokenizer."""
@@ -53,6 +74,12 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids."""
+
+    def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
+        """Encode a normalised text in which only `controls`, in characters, are control tokens.
+
+        What else looks like one is text. None where it can't be shown that the tokenizer takes it so.
+        """
 
 
 def choose_encoder(tokenizer_json: str, table: "ByteTable | None", fast: bool) -> Encoder:
@@ -114,6 +141,8 @@ class ByteLevelEncoder:
 
     def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
         self._nfc = table.nfc
+        self._tokenizer_json = tokenizer_json
+        self._text_only: TextOnly | None = None  # made when it is first needed
         offsets = np.concatenate(([0], np.cumsum(table.lengths, dtype=np.int32)))
         buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(table.joined)]
         self._bytes = pa.BinaryArray.from_buffers(pa.binary(), len(table.lengths), buffers)
@@ -133,7 +162,26 @@ class ByteLevelEncoder:
 
     def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """See Encoder.encode; a text is faithful when its tokens' bytes, joined, are its own."""
-        ids, text_tokens = self._ids(texts)
+        return self._spelled(*self._ids(texts), texts, text_lengths)
+
+    def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
+        """See Encoder.encode_as_text."""
+        if self._text_only is None:
+            self._text_only = TextOnly(self._tokenizer_json, control_tokens)
+        pieced = self._text_only.encode(text, controls)
+        if pieced is None:
+            return None
+        text_tokens = np.array([0, len(pieced.ids)], dtype=np.int64)
+        return self._spelled(pieced.ids, text_tokens, [text], np.array([self.length(text)], dtype=np.int64))
+
+    def _spelled(
+        self,
+        ids: NDArray[np.int32],
+        text_tokens: NDArray[np.int64],
+        texts: Sequence[str],
+        text_lengths: NDArray[np.int64],
+    ) -> Encoding:
+        """Ids of texts with the bounds that their bytes give."""
         _, offsets, content = self._bytes.take(to_arrow(ids)).buffers()  # what the ids spell
         bounds = np.frombuffer(offsets, dtype=np.int32)[: len(ids) + 1].astype(np.int64)
         text_ends = np.cumsum(text_lengths)
@@ -153,6 +201,8 @@ class OffsetEncoder:
     """Any other tokenizer, through Hugging Face: bounds in characters, from the offsets it reports."""
 
     def __init__(self, tokenizer_json: str) -> None:
+        self._tokenizer_json = tokenizer_json
+        self._text_only: TextOnly | None = None  # made when it is first needed
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -182,6 +232,21 @@ class OffsetEncoder:
             starts=joined[:, 0],
             ends=joined[:, 1],
             faithful=np.array([_covers(bound, text) for bound, text in zip(bounds, texts, strict=True)], dtype=bool),
+        )
+
+    def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
+        """See Encoder.encode_as_text."""
+        if self._text_only is None:
+            self._text_only = TextOnly(self._tokenizer_json, control_tokens)
+        pieced = self._text_only.encode(text, controls)
+        if pieced is None:
+            return None
+        return Encoding(
+            ids=pieced.ids,
+            text_tokens=np.array([0, len(pieced.ids)], dtype=np.int64),
+            starts=pieced.bounds[:, 0],
+            ends=pieced.bounds[:, 1],
+            faithful=np.array([_covers(pieced.bounds, text)], dtype=bool),
         )
 
 
@@ -318,9 +383,7 @@ _KINDS: tuple[Callable[[random.Random], str], ...] = (
     _chars(0x2000, 0x206F),
     _any_char,
     lambda chance: chance.choice(("'s", "'LL", "don't", " the", "The", "tokenizer", "中文", "é", "e\u0301", "ﬁ", "½")),
-    lambda chance: (
-        chance.choice((" ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u200b", "\x0b", "\x85")) * chance.randint(1, 6)
-    ),
+    lambda chance: chance.choice(_BLANKS) * chance.randint(1, 6),
     lambda chance: str(chance.randrange(10 ** chance.randint(1, 12))),
     lambda chance: "".join(chance.choice("!?.,:;-_=+*/\\|<>[]{}()#@$%^&~`\"'") for _ in range(chance.randint(1, 10))),
 )
