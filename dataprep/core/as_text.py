@@ -9,6 +9,7 @@ taken out of it, its ids in pieces must be those of the whole.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,8 @@ class TextOnly:
             tokenizer.no_truncation()
             tokenizer.no_padding()
         self._blind.encode_special_tokens = True
-        self._ids = {token: self._official.token_to_id(token) for token in control_tokens}
+        ids = {token: self._official.token_to_id(token) for token in control_tokens}
+        self._ids = {token: number for token, number in ids.items() if number is not None}
         self._controls = set(self._ids.values())
         self._strings = controls_pattern(control_tokens)
 
@@ -45,9 +47,9 @@ class TextOnly:
         """Encode a text whose control tokens are `controls`, in order; None where the ids can't be shown."""
         regions, tokens = _cut(text, controls)
         pieced = self._pieced(regions, tokens)
-        if pieced is None or _bare(self._official.decode(pieced.ids.tolist(), skip_special_tokens=False)) != _bare(
-            text
-        ):
+        if pieced is None:
+            return None
+        if _bare(self._official.decode(pieced.ids.tolist(), skip_special_tokens=False)) != _bare(text):
             return None
         without = [self._strings.sub(_STAND_IN, region) for region in regions]
         same = self._pieced(without, tokens)
@@ -84,7 +86,7 @@ def controls_pattern(control_tokens: Sequence[str]) -> re.Pattern[str]:
 def _cut(text: str, controls: Sequence[Span]) -> tuple[list[str], list[str]]:
     """A text as n + 1 regions and the n control tokens between them."""
     edges = [0, *(edge for span in controls for edge in span), len(text)]
-    parts = [text[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    parts = [text[low:high] for low, high in pairwise(edges)]
     return parts[0::2], parts[1::2]
 
 

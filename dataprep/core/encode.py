@@ -76,10 +76,7 @@ class Encoder(Protocol):
         """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids."""
 
     def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
-        """Encode a normalised text in which only `controls`, in characters, are control tokens.
-
-        What else looks like one is text. None where it can't be shown that the tokenizer takes it so.
-        """
+        """Encode a text in which `controls` alone are control tokens; None where that can't be shown."""
 
 
 def choose_encoder(tokenizer_json: str, table: "ByteTable | None", fast: bool) -> Encoder:
