@@ -84,3 +84,9 @@ def test_a_span_without_targets_is_left_out():
     targets[25] = True
     assert fit(40, STARTS, ENDS, targets, 20, "split") == [(22, 40)]
     assert fit(40, STARTS, ENDS, targets, 20, "cut") == []
+
+
+def test_a_token_that_ends_a_turn_and_begins_the_next_message_is_in_one_span_only():
+    targets = np.array([False, False, True, True, True, False, True, True])
+    assert fit(8, [0, 4], [5, 8], targets, 5, "split") == [(0, 4), (4, 8)]
+    assert fit(8, [0, 4], [5, 8], targets, 5, "cut") == [(0, 5)]

@@ -123,7 +123,8 @@ def fit(
     """The spans [start, stop) of an over-long conversation that become examples; none: it is dropped.
 
     `cut` keeps its first turns, `split` makes an example of every run of turns that fits, `drop` gives it up. A
-    document (no turns) is divided into pieces of seq_len unless it is dropped. Every span holds a target.
+    document (no turns) is divided into pieces of seq_len unless it is dropped. Every span holds a target. A token that
+    ends a turn and begins the following message, as some templates have it, is given to the span that it begins.
     """
     if overflow == "drop":
         return []
@@ -140,4 +141,7 @@ def fit(
         if overflow == "cut":
             break
         first = max(last, first + 1)
+    spans = [(start, stop) for start, stop in spans if targets[start + 1 : stop].any()]
+    followed = [start for start, _ in spans[1:]]
+    spans = [(start, min(stop, after)) for (start, stop), after in zip(spans, [*followed, length], strict=True)]
     return [(start, stop) for start, stop in spans if targets[start + 1 : stop].any()]
