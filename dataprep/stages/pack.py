@@ -142,6 +142,6 @@ def fit(
             break
         first = max(last, first + 1)
     spans = [(start, stop) for start, stop in spans if targets[start + 1 : stop].any()]
-    followed = [start for start, _ in spans[1:]]
-    spans = [(start, min(stop, after)) for (start, stop), after in zip(spans, [*followed, length], strict=True)]
+    next_starts = [*(start for start, _ in spans[1:]), length]
+    spans = [(start, min(stop, after)) for (start, stop), after in zip(spans, next_starts, strict=False)]
     return [(start, stop) for start, stop in spans if targets[start + 1 : stop].any()]
