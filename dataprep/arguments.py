@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _add_inspect(commands, raw)
     _add_verify(commands, raw)
     _add_report(commands, raw)
+    _add_template(commands, raw)
     return top
 
 
@@ -95,6 +96,7 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", 
 def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
     command = commands.add_parser(
         "tokenize",
+        usage="dataprep tokenize [options] [CACHE] --model M",
         help="conversations to packed shards",
         description="Render with the model's chat template, encode, mark targets, pack; does only what is new.",
         epilog="example: dataprep tokenize --model Qwen/Qwen3-4B --seq-len 4096 --val-fraction 0.05",
@@ -103,11 +105,40 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--model", required=True, metavar="M", help="hub name, model folder, or .gguf file")
     command.add_argument(
+        "--turns",
+        choices=("whole", "last", "exact"),
+        default="whole",
+        metavar="whole|last|exact",
+        help="whole: all answers of a conversation at once; last: only its last; exact: each behind what inference "
+        "would show (default: whole)",
+    )
+    command.add_argument(
+        "--train-on",
+        choices=("assistant", "tool-calls", "all"),
+        default="assistant",
+        metavar="assistant|tool-calls|all",
+        help="answers, only those with tool calls, or all text (default: assistant)",
+    )
+    command.add_argument(
+        "--thinking",
+        choices=("keep", "drop", "only"),
+        default="keep",
+        metavar="keep|drop|only",
+        help="reasoning: kept, left out, or only answers with it trained on",
+    )
+    command.add_argument(
+        "--template-arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for the chat template: enable_thinking=false, or the day it is told: strftime_now=2026-01-31",
+    )
+    command.add_argument(
         "--control-tokens",
         choices=("text", "turn-away", "allow"),
         default="text",
-        help="strings of control tokens in messages, such as a pasted <|im_end|>: encode them as the text they are, "
-        "turn the conversation away, or allow them to become control tokens (default: text)",
+        metavar="text|turn-away|allow",
+        help="strings such as <|im_end|> in messages: encode as text, turn the row away, or allow (default: text)",
     )
     command.add_argument("--seq-len", type=int, default=4096, metavar="N", help="tokens a pack (default: 4096)")
     command.add_argument(
@@ -161,6 +192,14 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     )
     command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--sample", type=int, metavar="N", help="derive only about N examples anew (default: all)")
+    command.add_argument(
+        "--dataset",
+        type=Path,
+        metavar="F",
+        help="instead of a cache: what another tool tokenised, input_ids with labels or assistant_masks "
+        "(datasets folder, .arrow, .parquet, .jsonl); say what its masks do to training",
+    )
+    command.add_argument("--tokenizer", metavar="M", help="the model that --dataset was tokenised for")
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
@@ -181,3 +220,21 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         metavar="N",
         help="conversations, and rows turned away, to show; 0: no text of the data is on the page (default: 200)",
     )
+
+
+def _add_template(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "template",
+        usage="dataprep template M [--tokenizer T] | --table PLACE ... [--tokenizer T] [--out FILE]",
+        help="show what a model's chat template does",
+        description="Show a sample with its targets, what the template asks and adds, and six checks, each ok or look "
+        "out. With --table: prove many templates on probes, against transformers, as one Markdown page.",
+        epilog="example: dataprep template Qwen/Qwen3-4B",
+        formatter_class=raw,
+    )
+    command.add_argument("model", nargs="?", metavar="M", help="hub name, model folder, .gguf or .jinja file")
+    command.add_argument("--tokenizer", metavar="T", help="a model whose tokens a .jinja file is tried with")
+    command.add_argument(
+        "--table", nargs="+", type=Path, default=[], metavar="PLACE", help=".jinja files, and folders of them or of models"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.md", help="where the table goes (default: the screen)")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from dataprep.stages.pack import mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Sides, choose_sides
 from dataprep.stages.write import open_chunk, write_shards
-from dataprep.tokenize_ledger import close_ledger, count_by_source, write_quarantine
+from dataprep.token_options import settled_options
+from dataprep.tokenize_ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import (
@@ -60,7 +62,7 @@ def tokenize_corpus(
     """Tokenise the conversations of `cache` for `model` and pack them. Does only what isn't there already.
 
     Raises CacheError (no conversations, damaged files, a full disk), ModelError, InputError (nothing to train on, a
-    source that isn't there).
+    source that isn't there, an option that doesn't fit the chat template).
     """
     folder = cache / "conversations"
     source = read_conversations_manifest(folder)
@@ -68,7 +70,7 @@ def tokenize_corpus(
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
     tokenizer = load_tokenizer(model, cache)
-    token_options = token_options or TokenOptions()
+    token_options = settled_options(token_options or TokenOptions(), tokenizer, date.today())
     tokens = tokens_fingerprint(tokenizer, token_options)
     fingerprint = _fingerprint(corpus, tokens, options, mixture)
     conversations_sha256 = sha256_file(folder / "manifest.json")
@@ -97,8 +99,9 @@ def tokenize_corpus(
         mixture=mixture,
         conversations_sha256=conversations_sha256,
         fingerprint=fingerprint,
+        tokens_fingerprint=tokens,
         sources=corpus.names,
-        ledger=close_ledger(source, selection, sides, splits),
+        ledger=close_ledger(source, selection, sides, splits, count_turns(batches), count_notes(batches)),
         splits=splits,
         by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
         quarantine=quarantine,

@@ -90,6 +90,7 @@ def _role(text: str) -> tuple[str, str]:
 def _tokenize(arguments: argparse.Namespace) -> int:
     from dataprep.build import tokenize_corpus
     from dataprep.recipe import agreed_seed, read_recipe
+    from dataprep.token_options import parsed_arguments
     from dataprep.tokenize_summary import tokenize_summary
     from schemas.manifest import PackOptions, TokenOptions
 
@@ -107,7 +108,13 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     workers = arguments.workers
     if workers is not None:
         _checked(workers >= 1, workers, "--workers", "1 or more")
-    token_options = TokenOptions(control_tokens=arguments.control_tokens)
+    token_options = TokenOptions(
+        turns=arguments.turns,
+        train_on=arguments.train_on,
+        thinking=arguments.thinking,
+        template_args=parsed_arguments(arguments.template_arg),
+        control_tokens=arguments.control_tokens,
+    )
     built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe, token_options)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
@@ -131,6 +138,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if (arguments.dataset is None) != (arguments.tokenizer is None):
+        raise InputError("--dataset and --tokenizer belong together: what was tokenised, and the model it is for")
+    if arguments.dataset is not None:
+        from dataprep.verify_dataset import verify_dataset
+
+        findings = verify_dataset(arguments.dataset, arguments.tokenizer)
+        print(findings.text())
+        return 0 if findings.sound else 1
     from dataprep.verify import verify_cache
 
     report = verify_cache(arguments.cache, arguments.sample)
@@ -146,6 +161,23 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _template(arguments: argparse.Namespace) -> int:
+    if (arguments.model is None) == (not arguments.table):
+        raise InputError("give either M, a model or a .jinja file, or --table with places of templates; see --help")
+    if arguments.table:
+        from dataprep.template.page import counts_line, write_page
+
+        rows = write_page(arguments.table, arguments.tokenizer, arguments.out)
+        if arguments.out is not None:
+            print(f"{arguments.out}: {counts_line(rows)}")
+        return 0
+    from dataprep.template.show import template_text
+
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(template_text(arguments.model, arguments.tokenizer, colour))
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "normalize": _normalize,
     "formats": _formats,
@@ -154,6 +186,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "inspect": _inspect,
     "verify": _verify,
     "report": _report,
+    "template": _template,
 }
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
+from dataprep.core.arrays import to_numpy
 from dataprep.core.columns import read_rows
 from dataprep.stages.select import TOO_LONG, Selection
 from dataprep.stages.sides import EQUAL, Side, Sides
 from dataprep.stages.tokenize import FIXES
 from schemas.files import sha256_file, write_text_whole
-from schemas.manifest import Artefact, ConversationsManifest, Ledger, ShardRecord, SourceCounts, TokenLedger
+from schemas.manifest import Artefact, ConversationsManifest, Ledger, ShardRecord, SourceCounts, TokenLedger, TurnLedger
 
 _FIXES = FIXES | {
     TOO_LONG: "raise --seq-len, or pass --overflow split",
@@ -25,7 +27,12 @@ _EQUAL_DETAIL = "its content is that of a conversation held out by --val-source"
 
 
 def close_ledger(
-    source: ConversationsManifest, selection: Selection, sides: Sides, splits: dict[str, list[ShardRecord]]
+    source: ConversationsManifest,
+    selection: Selection,
+    sides: Sides,
+    splits: dict[str, list[ShardRecord]],
+    turns: TurnLedger,
+    notes: dict[str, int],
 ) -> Ledger:
     """Account for every row and token."""
     records = [record for shards in splits.values() for record in shards]
@@ -45,6 +52,36 @@ def close_ledger(
         tokens=TokenLedger(
             tokens=selection.tokens, repeated=repeated, targets=targets, context=packed - targets, cut=cut
         ),
+        turns=turns,
+        notes=notes,
+    )
+
+
+def count_notes(corpus: Sequence[pa.RecordBatch]) -> dict[str, int]:
+    """Conversations by the notes that the cached chunks hold of them."""
+    notes = Counter(note for batch in corpus for note in batch.column("notes").flatten().to_pylist())
+    return dict(sorted(notes.items()))
+
+
+def count_turns(corpus: Sequence[pa.RecordBatch]) -> TurnLedger:
+    """Sum up what the cached chunks tell of their conversations' turns."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("differing_turns", "left_out_turns", "prompts")}
+    for batch in corpus:
+        for name, counter in counts.items():
+            names, numbers = batch.column(name).keys, batch.column(name).items
+            for key, number in zip(names.to_pylist(), numbers.to_pylist(), strict=True):
+                counter[key] += number
+    sums = {
+        name: sum(int(to_numpy(batch.column(name)).sum(dtype=np.int64)) for batch in corpus)
+        for name in ("trained_turns", "remaining_turns", "exact_tokens")
+    }
+    return TurnLedger(
+        trained=sums["trained_turns"],
+        differing=dict(sorted(counts["differing_turns"].items())),
+        left_out=dict(sorted(counts["left_out_turns"].items())),
+        prompts=dict(sorted(counts["prompts"].items())),
+        exact_differing=sums["remaining_turns"],
+        exact_tokens=sums["exact_tokens"],
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from dataprep.build import Built
 from dataprep.recipe import listed
+from dataprep.stages.agree import END, PROMPT, REASONING, TEXT
 from dataprep.stages.sides import BY_RECIPE
 from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
@@ -16,11 +17,11 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     """Lines of aligned text, without a newline at the end."""
     manifest = built.manifest
     turned_away = manifest.ledger.turned_away
-    rows = [*_row_counts(manifest), *_token_counts(manifest)]
+    rows = [*_row_counts(manifest), *_token_counts(manifest), *_turn_counts(manifest)]
     rows += [_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
-    lines += _source_lines(manifest)
+    lines += [*_turn_lines(manifest), *_source_lines(manifest)]
     if manifest.quarantine.rows:
         lines.append(f"turned away here, with reason and remedy: {built.folder / manifest.quarantine.file}")
     if sum(turned_away.values()) - turned_away.get(BY_RECIPE, 0) > manifest.quarantine.rows:
@@ -62,6 +63,41 @@ def _token_counts(manifest: ShardsManifest) -> list[tuple[str, int, str]]:
         ("  context", tokens.context, ""),
         *((f"  {reason}", count, "cut") for reason, count in tokens.cut.items()),
     ]
+
+
+def _turn_counts(manifest: ShardsManifest) -> list[tuple[str, int, str]]:
+    """Turns trained on, and how those that inference would show otherwise differ."""
+    turns = manifest.ledger.turns
+    if not turns.trained:
+        return []
+    differing, alike = sum(turns.differing.values()), turns.trained - sum(turns.differing.values())
+    note = "all just as inference shows them" if not differing else f"{alike:,} of them just as inference shows them"
+    return [
+        ("turns", turns.trained, f"trained on, {note}"),
+        *((f"  {name}", count, _DIFFERS.get(name, _ARGUMENT)) for name, count in turns.differing.items()),
+        *((f"  {name}", count, "more, not trained on") for name, count in turns.left_out.items()),
+    ]
+
+
+_DIFFERS = {
+    REASONING: "the template leaves out their reasoning, or a part of their text",
+    PROMPT: "inference would put other text before them",
+    TEXT: "written otherwise where a conversation ends with them",
+    END: "ended otherwise where a conversation ends with them",
+}
+_ARGUMENT = "lack what inference puts before the answer with this argument"
+
+
+def _turn_lines(manifest: ShardsManifest) -> list[str]:
+    """What exact turns would cost, and how to ask the model."""
+    turns, options = manifest.ledger.turns, manifest.token_options
+    lines = []
+    if turns.exact_differing < sum(turns.differing.values()) and options.turns == "whole" and options.train_on != "all":
+        more = turns.exact_tokens / max(1, manifest.ledger.tokens.tokens) - 1
+        lines.append(f"--turns exact: {turns.exact_differing:,} turns would differ, for about {more:+.0%} tokens")
+    for name, count in turns.prompts.items():
+        lines.append(f"{count:,} turns follow the prompt of {name}: at inference, give the template the same")
+    return lines
 
 
 def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple[str, int, str]:

@@ -1,9 +1,10 @@
 """`dataprep verify`: is the cache what its manifests say, and are ids and masks what the model's own tokenizer gives?
 
-Ids are derived anew with transformers' `apply_chat_template`, masks from the character offsets that Hugging Face's
-tokenizer reports, conversation by conversation: another encoder and another way to the bounds than the build takes.
+Ids and masks are derived anew, conversation by conversation, with another encoder and another way to the bounds than
+the build takes (dataprep/reference.py); and each trained turn is compared with what inference would show.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataprep.core.columns import read_rows, rich_parts
+from dataprep.core.columns import read_rows
 from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
-from dataprep.stages.render import Dialogue, RefusedError, Renderer
+from dataprep.reference import Derived, Reference
+from dataprep.stages.plan import RefusedError
 from dataprep.verify_splits import split_problems
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
@@ -31,6 +33,7 @@ from schemas.manifest import (
 )
 
 _SHOWN = 20
+_KEPT_TOKENS = 20_000_000  # of conversations with several examples, which stand in packs far apart
 
 
 @dataclass(slots=True)
@@ -166,8 +169,8 @@ def _check_examples(
     tokenizer = _load_tokenizer(report, folder, manifest)
     if tokenizer is None:
         return
-    reference = Reference(tokenizer)
     table = read_rows(conversations, source, 0, source.kept, ["messages", "tools"])
+    anew = _Anew(Reference(tokenizer, manifest.token_options), table)
     total = sum(record.examples for records in manifest.splits.values() for record in records)
     step = max(1, total // sample) if sample else 1
     same = copies = 0
@@ -184,13 +187,71 @@ def _check_examples(
                     if first != content:
                         report.problems.append(f"{name}, conversation {row}: its copies differ")
                     continue
-            problem = _difference(reference, table.slice(row, 1).to_pylist()[0], pack, number)
+            problem = anew.problem(row, pack, number)
             if problem:
                 report.problems.append(f"{name}, conversation {row}: {problem}")
             same += problem is None
     distinct = -(-total // step) - copies
     note = f"; {copies:,} more are copies of them" if copies else ""
     report.checked.append(f"examples: {same:,} of {distinct:,} derived anew give the same ids and mask{note}")
+    _check_turns(report, manifest, anew, everything=step == 1)
+
+
+def _check_turns(report: Report, manifest: ShardsManifest, anew: "_Anew", everything: bool) -> None:
+    """Tell how the trained turns stand to inference; compare with the manifest where all conversations were seen."""
+    turns, tokens = manifest.ledger.turns, manifest.ledger.tokens
+    found = ", ".join(f"{count:,} {name}" for name, count in sorted(anew.differing.items())) or "none"
+    report.checked.append(
+        f"turns: {anew.trained:,} are trained on; those that follow other text than inference shows: {found}"
+    )
+    whole = everything and not tokens.cut  # every conversation that was tokenised is in the shards
+    if whole and (turns.trained, turns.differing) != (anew.trained, dict(anew.differing)):
+        report.problems.append("ledger: turns are not those of the conversations")
+
+
+class _Anew:
+    """Conversations derived anew; those with several examples are kept for a while."""
+
+    def __init__(self, reference: Reference, table: pa.Table) -> None:
+        self._reference, self._table = reference, table
+        self._kept: dict[int, Derived] = {}
+        self._kept_tokens = 0
+        self.seen: set[int] = set()
+        self.trained = 0
+        self.differing: Counter[str] = Counter()
+
+    def problem(self, row: int, pack: Pack, number: int) -> str | None:
+        """How an example differs from what the conversation gives anew; None where it doesn't."""
+        try:
+            derived = self._derived(row)
+        except RefusedError as refused:
+            return f"should have been turned away: {refused.reason}: {refused}"
+        low, high = pack.bounds()[number]
+        start = int(pack.conversation_starts[number])
+        stop = start + high - low
+        if not np.array_equal(derived.ids[start:stop], pack.input_ids[low:high]) or not derived.inside_one(start, stop):
+            return "its ids differ from apply_chat_template's"
+        expected = derived.mask[start:stop].copy()
+        expected[:1] = False
+        if not np.array_equal(expected, pack.targets[low:high]):
+            return "its mask differs"
+        return derived.unshown[0] if derived.unshown else None
+
+    def _derived(self, row: int) -> Derived:
+        if row in self._kept:
+            return self._kept[row]
+        derived = self._reference.derive(self._table.slice(row, 1).to_pylist()[0])
+        if row not in self.seen and derived.turns is not None:
+            self.trained += derived.turns.trained
+            self.differing.update(derived.turns.differ)
+        self.seen.add(row)
+        if len(derived.lengths) > 1:
+            if self._kept_tokens > _KEPT_TOKENS:
+                self._kept.clear()
+                self._kept_tokens = 0
+            self._kept[row] = derived
+            self._kept_tokens += len(derived.ids)
+        return derived
 
 
 def _content(pack: Pack, number: int) -> bytes:
@@ -227,72 +288,3 @@ def _load_tokenizer(report: Report, folder: Path, manifest: ShardsManifest) -> A
         if value != getattr(manifest.tokenizer, name):
             report.problems.append(f"{place}: its {name} is not the manifest's; run `dataprep tokenize` again")
     return tokenizer if report.sound else None
-
-
-def _difference(reference: "Reference", record: dict[str, Any], pack: Pack, number: int) -> str | None:
-    """How an example differs from what the conversation gives anew; None where it doesn't."""
-    try:
-        ids, mask = reference.example(record)
-    except RefusedError as refused:
-        return f"should have been turned away: {refused.reason}: {refused}"
-    low, high = pack.bounds()[number]
-    start = int(pack.conversation_starts[number])
-    if not np.array_equal(ids[start : start + high - low], pack.input_ids[low:high]):
-        return "its ids differ from apply_chat_template's"
-    expected = mask[start : start + high - low].copy()
-    expected[:1] = False
-    return None if np.array_equal(expected, pack.targets[low:high]) else "its mask differs"
-
-
-class Reference:
-    """Ids and masks the slow way: transformers' ids, and targets by the character offsets it reports."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        self._tokenizer = tokenizer
-        names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-        controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        controls |= set(tokenizer.all_special_tokens)
-        template = tokenizer.chat_template
-        self._renderer = None
-        if template:
-            compiled = _compile_jinja_template(template)
-            self._renderer = Renderer(template, names, sorted(controls), len, compiled)
-
-    def example(self, record: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Ids and mask of a whole conversation. Raises RefusedError where its turns can't be found."""
-        tokenizer = self._tokenizer
-        messages, tools, _ = rich_parts(record)
-        if messages[0]["role"] == "text":
-            ids = [*tokenizer(messages[0]["content"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            return np.array(ids), np.arange(len(ids)) > 0
-        ids = tokenizer.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        first, last = np.array(offsets).T
-        mask = np.zeros(len(ids), dtype=bool)
-        for start, end in self._trained_spans(record, messages, tools, text):
-            mask |= (first >= start) & (last <= end) & (first < end)
-        mask[:1] = False
-        return np.array(ids), mask
-
-    def _trained_spans(
-        self, record: dict[str, Any], messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, text: str
-    ) -> Iterator[tuple[int, int]]:
-        """Characters [start, end) of each trained turn in the official rendering `text`."""
-        if self._renderer is None:
-            raise RefusedError("no-chat-template", "this model has no chat template")
-        texts = {
-            "content": [message["content"] for message in messages],
-            "reasoning": [message.get("reasoning_content", "") for message in messages],
-        }
-        roles = tuple(message["role"] for message in messages)
-        plan = self._renderer.traced_anew(Dialogue(roles=roles, texts=texts, messages=messages, tools=tools))
-        pieces = plan.pieces(plan.slot_texts(texts))
-        if "".join(pieces) != text:
-            raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
-        points = np.cumsum([0, *map(len, pieces)])[plan.point_pieces] + plan.point_offsets
-        for (start, end, _), message in zip(points.reshape(-1, 3).tolist(), plan.turn_messages, strict=True):
-            if record["messages"][message]["train"] is not False:
-                yield start, end

@@ -12,7 +12,7 @@ from schemas.errors import CacheError
 from schemas.files import write_text_whole
 
 SHARDS_FORMAT = "sftpack.shards"
-SHARDS_VERSION = 2
+SHARDS_VERSION = 3
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -113,6 +113,10 @@ class PackOptions:
 class TokenOptions:
     """What decides ids and masks, beside the conversations and the model."""
 
+    turns: str = "whole"  # whole | last | exact
+    train_on: str = "assistant"  # assistant | tool-calls | all
+    thinking: str = "keep"  # keep | drop | only
+    template_args: dict[str, Any] = field(default_factory=dict)  # given to the chat template, beside the messages
     control_tokens: str = "text"  # text | turn-away | allow: what a control token's string in a message becomes
 
 
@@ -137,6 +141,18 @@ class TokenLedger:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TurnLedger:
+    """Assistant turns of all that was tokenised, once."""
+
+    trained: int
+    differing: dict[str, int]  # of these, shown otherwise than inference shows them: by what differs
+    left_out: dict[str, int]  # not trained on, for what differs
+    prompts: dict[str, int]  # of the trained, those that follow the prompt of this template argument
+    exact_differing: int  # of the differing, how many would under --turns exact
+    exact_tokens: int  # about so many tokens would --turns exact make of the same
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Ledger:
     """rows + branched = kept + joined + the sum of turned_away, from the raw rows on."""
 
@@ -146,6 +162,8 @@ class Ledger:
     kept: int
     turned_away: dict[str, int]
     tokens: TokenLedger
+    turns: TurnLedger
+    notes: dict[str, int] = field(default_factory=dict)  # conversations, by what else is to be known of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -183,6 +201,7 @@ class ShardsManifest:
     mixture: dict[str, SourceMix]  # of the sources that aren't taken whole and once
     conversations_sha256: str  # of conversations/manifest.json
     fingerprint: str  # of everything that decides the shards' bytes
+    tokens_fingerprint: str  # of everything that decides ids and masks; tokens/ has a folder by its first 16 digits
     sources: list[str]  # what source_ids index
     ledger: Ledger
     splits: dict[str, list[ShardRecord]]  # "train", and "val" where one was split off

@@ -195,7 +195,7 @@ def test_errors_say_what_to_do_next(tmp_path, tiny_tokenizer_dir):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"version": 99}, "version is 99, this version reads 2"),
+        ({"version": 99}, "version is 99, this version reads 3"),
         ({"format": "other"}, "format is 'other'"),
         ({"surprise": 1}, "field surprise"),
         ({"model": 5}, "field model"),

@@ -140,13 +140,14 @@ def test_every_installed_template_is_rendered_as_its_own_or_refused(name, conten
             continue
         messages = in_parts(given.chat()) if engine.takes_parts else given.chat()
         official, _ = render_jinja_template([messages], chat_template=template, **names)
-        assert rendered(plan, given) == official[0]
+        assert rendered(plan, given) == official[0] + plan.added_end
 
 
-def test_a_template_that_ends_turns_without_a_token_is_refused():
+def test_a_template_that_ends_turns_without_a_token_is_refused_where_there_is_no_end_of_text_token():
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    engine = Renderer(template, {}, CONTROLS, len, compile_template(template))
     with pytest.raises(RefusedError, match="message 2: no control token ends its turn"):
-        renderer(template).plan(dialogue(("user", "Hi"), ("assistant", "Ho")))
+        engine.plan(dialogue(("user", "Hi"), ("assistant", "Ho")))
 
 
 def test_a_template_that_leaves_out_a_message_is_refused():
@@ -178,10 +179,11 @@ def test_a_template_that_cuts_a_text_is_followed_where_it_cuts_nothing_off():
         engine.plan(long)
 
 
-def test_a_template_that_goes_through_characters_is_refused_not_guessed():
+def test_a_template_that_goes_through_characters_is_not_traced_but_rendered_each_time():
     template = "{% for m in messages %}{% for c in m.content %}{{ c }}{% endfor %}<|im_end|>{% endfor %}"
-    with pytest.raises(RefusedError, match="characters of a text one by one"):
-        renderer(template).plan(dialogue(("user", "Hi"), ("assistant", "Ho")))
+    given = dialogue(("user", "Hi"), ("assistant", "Ho"))
+    plan = renderer(template).plan(given)
+    assert (rendered(plan, given), plan.slots) == ("Hi<|im_end|>Ho<|im_end|>", [])
 
 
 PIECES = {

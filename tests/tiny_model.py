@@ -20,6 +20,7 @@ from schemas.manifest import (
     TokenizerRecord,
     TokenLedger,
     TokenOptions,
+    TurnLedger,
     write_manifest,
 )
 from schemas.shard import SHARD
@@ -123,6 +124,7 @@ def write_shards(
     tokens, targets = sum(record.tokens for record in records), sum(record.targets for record in records)
     rows = sum(record.examples for record in records)
     ledger = TokenLedger(tokens=tokens, repeated=0, targets=targets, context=tokens - targets, cut={})
+    turns = TurnLedger(trained=rows, differing={}, left_out={}, prompts={}, exact_differing=0, exact_tokens=tokens)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
@@ -141,8 +143,9 @@ def write_shards(
         mixture={},
         conversations_sha256="0" * 64,
         fingerprint="0" * 64,
+        tokens_fingerprint="0" * 64,
         sources=["tiny"],
-        ledger=Ledger(rows=rows, branched=0, joined=0, kept=rows, turned_away={}, tokens=ledger),
+        ledger=Ledger(rows=rows, branched=0, joined=0, kept=rows, turned_away={}, tokens=ledger, turns=turns),
         splits=splits,
         by_source={},
         quarantine=Artefact(file="quarantine.jsonl", rows=0, bytes=0, sha256=sha256_file(folder / "quarantine.jsonl")),

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from dataprep.core.encode import Encoder
 from dataprep.core.progress import progress_bar
 from dataprep.core.tokenizer import ModelTokenizer
 from dataprep.core.workers import run_tasks
-from dataprep.stages.render import Renderer
+from dataprep.stages.render import CLOCK, Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
 from schemas.example import EXAMPLES_VERSION
 from schemas.files import remove_leftovers, written_whole
@@ -34,7 +33,6 @@ def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
         "template": tokenizer.template_sha256,
         "special_tokens": tokenizer.special_tokens,
         "options": asdict(options),
-        "day": date.today().isoformat() if "strftime_now" in (tokenizer.template or "") else None,
     }
     return hashlib.sha256(canonical_json(decides)).hexdigest()
 
@@ -59,14 +57,15 @@ class TokenizeEngine:
                 tokenizer.special_tokens,
                 tokenizer.control_tokens,
                 encoder.length,
-                tokenizer.compiled_template(),
+                tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
+                options=options,
             )
         controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
         controls[tokenizer.control_ids] = True
         return cls(
             renderer=renderer,
             encoder=encoder,
-            special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id),
+            special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id, tokens=tuple(tokenizer.control_tokens)),
             options=options,
         )
 
@@ -140,6 +139,7 @@ def _make_chunks(task: _Task) -> int:
             _engine.renderer,
             _engine.encoder,
             _engine.special,
+            _engine.options,
         )
         write_chunk(task.folder / f"{chunk.key}.arrow", batch)
     return last - first

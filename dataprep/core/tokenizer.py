@@ -63,10 +63,10 @@ class ModelTokenizer:
         table = Path(self.folder).parent / _BYTE_TABLE
         return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.encoder_proof is not None)
 
-    def compiled_template(self) -> "Template":
-        """The template in our sandbox where that was proven for it, else in transformers' own."""
+    def compiled_template(self, official: bool = False) -> "Template":
+        """The template in our sandbox where that was proven for it, else in transformers' own, or where `official`."""
         assert self.template is not None
-        if self.sandbox_proven:
+        if self.sandbox_proven and not official:
             from dataprep.core.sandbox import compile_template
 
             return compile_template(self.template)

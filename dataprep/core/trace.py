@@ -58,6 +58,14 @@ class Slot:
             return {self.message}
         return set().union(*(part.messages() for part in self.parts if isinstance(part, Slot)))
 
+    def leaves(self) -> Iterator["Slot"]:
+        """The messages' own texts that it is made of, what was done to them aside."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            if isinstance(part, Slot):
+                yield from part.leaves()
+
 
 def _resolved(arguments: tuple[Any, ...], texts: "Texts") -> list[Any]:
     return [argument.value(texts) if isinstance(argument, Slot) else argument for argument in arguments]

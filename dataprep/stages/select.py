@@ -1,6 +1,6 @@
 """Select: cached chunks in; the spans that fit into a pack out, and what became of the rest.
 
-A conversation that fits is one span; a longer one gives what stages/pack.py's `fit` finds in it.
+Each example of a conversation that fits is one span; a longer one gives what stages/pack.py's `fit` finds in it.
 """
 
 from collections import Counter
@@ -39,23 +39,25 @@ def select_spans(
     cut: Counter[str] = Counter()
     tokens = 0
     for number, (chunk, batch) in enumerate(zip(chunks, corpus, strict=True)):
-        offsets = to_numpy(batch.column("input_ids").offsets).astype(np.int64)
-        lengths = np.diff(offsets)
+        rows, starts, lengths, places = _examples(batch)
         tokens += int(lengths.sum())
-        kept = np.flatnonzero((lengths > 0) & (lengths <= options.seq_len))
-        zero = np.zeros(len(kept), dtype=np.int64)
-        spans.append(np.stack([kept + chunk.start, zero, lengths[kept], zero + number, offsets[kept]], axis=1))
-        for row in np.flatnonzero(lengths == 0).tolist():
+        fits = lengths <= options.seq_len
+        own = [rows + chunk.start, starts, lengths, np.full(len(rows), number), places]
+        spans.append(np.stack([column[fits] for column in own], axis=1))
+        for row in np.setdiff1d(np.arange(len(batch)), rows).tolist():
             turned_away[chunk.start + row] = (batch["reason"][row].as_py(), batch["detail"][row].as_py())
-        for row in np.flatnonzero(lengths > options.seq_len).tolist():
-            pieces = _pieces(batch, row, int(lengths[row]), options)
+        given = set(rows[fits].tolist())
+        for row, start, length, place in np.stack([rows, starts, lengths, places], axis=1)[~fits].tolist():
+            pieces = _pieces(batch, row, start, length, options)
             reason = f"overflow-{options.overflow}" if pieces else TOO_LONG
-            cut[reason] += int(lengths[row]) - sum(stop - start for start, stop in pieces)
-            if not pieces:
-                detail = f"{lengths[row]} tokens, no turn of it fits into {options.seq_len}"
-                turned_away[chunk.start + row] = (TOO_LONG, detail)
-            for start, stop in pieces:
-                spans.append(np.array([[chunk.start + row, start, stop - start, number, offsets[row] + start]]))
+            cut[reason] += length - sum(stop - first for first, stop in pieces)
+            if pieces:
+                given.add(row)
+            for first, stop in pieces:
+                spans.append(np.array([[chunk.start + row, start + first, stop - first, number, place + first]]))
+        for row in sorted(set(rows[~fits].tolist()) - given):
+            length = int(lengths[rows == row].sum())
+            turned_away[chunk.start + row] = (TOO_LONG, f"{length} tokens, no turn of it fits into {options.seq_len}")
     rows, starts, lengths, numbers, places = np.concatenate(spans).T
     in_order = np.lexsort((starts, rows))
     examples = Examples(rows=rows, starts=starts, lengths=lengths, sources=sources[rows], chunks=numbers, places=places)
@@ -64,7 +66,22 @@ def select_spans(
     )
 
 
-def _pieces(batch: pa.RecordBatch, row: int, length: int, options: PackOptions) -> list[tuple[int, int]]:
-    starts, ends = batch["turn_starts"][row].as_py(), batch["turn_ends"][row].as_py()
-    targets = to_numpy(batch["assistant_masks"][row].values)
-    return fit(length, starts, ends, targets, options.seq_len, options.overflow)
+def _examples(
+    batch: pa.RecordBatch,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The row, start in its conversation, length, and place in the chunk of each example."""
+    lists = batch.column("example_lengths")
+    lengths = to_numpy(lists.flatten()).astype(np.int64)
+    rows = np.repeat(np.arange(len(batch)), np.diff(to_numpy(lists.offsets)))
+    places = np.cumsum(lengths) - lengths
+    firsts = to_numpy(batch.column("input_ids").offsets).astype(np.int64)[rows]
+    return rows, places - firsts, lengths, places
+
+
+def _pieces(batch: pa.RecordBatch, row: int, start: int, length: int, options: PackOptions) -> list[tuple[int, int]]:
+    """The spans of the example [start, start + length) of a conversation, from its own first token on."""
+    starts, ends = (to_numpy(batch[name][row].values) for name in ("turn_starts", "turn_ends"))
+    own = (starts >= start) & (starts < start + length)
+    targets = to_numpy(batch["assistant_masks"][row].values)[start : start + length]
+    turn_starts, turn_ends = (starts[own] - start).tolist(), (ends[own] - start).tolist()
+    return fit(length, turn_starts, turn_ends, targets, options.seq_len, options.overflow)

@@ -7,6 +7,7 @@ span begins and ends on token bounds. All of it is array work over the whole chu
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_arrow, to_lists
 from dataprep.core.columns import Columns, read_columns, rich_parts
-from dataprep.core.encode import Encoder
+from dataprep.core.encode import Encoder, Encoding
 from dataprep.core.trace import Slot
-from dataprep.stages.render import Dialogue, Plan, RefusedError, Renderer
+from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT, encode_as_text
+from dataprep.stages.plan import Dialogue, Growth, Plan, Plans, RefusedError, TurnCounts
+from dataprep.stages.render import DEFAULT_OPTIONS, Renderer
 from schemas.example import EXAMPLE
+from schemas.manifest import TokenOptions
 
 FIXES = {
     "no-chat-template": "use the model's instruct variant, or put a chat_template.jinja into its folder",
@@ -27,10 +31,11 @@ FIXES = {
     "turn-not-found": "the targets can't be proven for this conversation; simplify its messages",
     "no-end-token": "use a chat template that ends assistant turns with a special token",
     "message-dropped": "use a chat template that renders this kind of message, or remove the message",
-    "control-token-in-text": "remove the control token from the text",
+    "control-token-in-text": "remove the control token from the text, or pass --control-tokens allow",
     "not-spelled": "the tokenizer can't represent this text; remove the characters it doesn't know",
     "bound-inside-token": "remove blanks at the start or end of the assistant's text",
-    "no-targets": "give the conversation an assistant message with train unset or true",
+    "no-targets": "give the conversation an assistant message with train unset or true, or choose another --train-on",
+    "no-reasoning": "nothing to mend: --thinking only asks for conversations with reasoning",
     "no-eos-token": "use a tokenizer that has an end-of-text token",
 }
 
@@ -41,12 +46,19 @@ class SpecialIds:
 
     is_control: NDArray[np.bool_]  # (vocabulary,)
     eos: int | None
+    tokens: tuple[str, ...]  # every control token's text
 
 
-def tokenize_chunk(table: pa.Table, renderer: Renderer | None, encoder: Encoder, special: SpecialIds) -> pa.RecordBatch:
-    """Turn a table of conversations into a batch of examples, row for row (schemas/example.md)."""
-    rendered = _render_all(read_columns(table), renderer, encoder)
-    tokens = _encode(rendered, encoder, special)
+def tokenize_chunk(
+    table: pa.Table,
+    renderer: Renderer | None,
+    encoder: Encoder,
+    special: SpecialIds,
+    options: TokenOptions = DEFAULT_OPTIONS,
+) -> pa.RecordBatch:
+    """Turn a table of conversations into a batch of their examples, row for row (schemas/example.md)."""
+    rendered = _render_all(read_columns(table), renderer, encoder, options)
+    tokens = _encode(rendered, encoder, special, options)
     turns = _find_turns(rendered, tokens)
     mask = _mask(rendered, tokens, turns)
     _refuse_unshown(rendered, tokens, turns, mask)
@@ -57,65 +69,134 @@ def tokenize_chunk(table: pa.Table, renderer: Renderer | None, encoder: Encoder,
 class _Rendered:
     """The D texts of a chunk to encode, in order; and why the other conversations have none."""
 
-    rows: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # a conversation's texts stand together
     texts: list[str] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)  # a document has the plan of one text and no turns
     piece_lengths: list[NDArray[np.int64]] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)  # of each turn of each text
+    turns: dict[int, TurnCounts] = field(default_factory=dict)  # row -> its counts
+    growth: dict[int, float] = field(default_factory=dict)  # row -> how many times as long --turns exact makes it
     refused: dict[int, RefusedError] = field(default_factory=dict)  # row -> why
 
 
-def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder) -> _Rendered:
+def _render_all(columns: Columns, renderer: Renderer | None, encoder: Encoder, options: TokenOptions) -> _Rendered:
     rendered = _Rendered()
     lengths = encoder.lengths(columns.content_array)
     for row, (low, high) in enumerate(pairwise(columns.offsets.tolist())):
         try:
-            dialogue = _dialogue(columns, row, low, high)
+            dialogue = dialogue_of(columns, row, options)
             if dialogue.roles == ("text",):
-                plan = _DOCUMENT
+                plans = _DOCUMENT
             elif renderer is None:
                 raise RefusedError("no-chat-template", "this model has no chat template")
             else:
-                plan = renderer.plan(dialogue)
-            _add(rendered, row, plan, dialogue, lengths[low:high], encoder)
+                plans = renderer.plans(dialogue)
+            _add(rendered, row, plans, dialogue, lengths[low:high], encoder, options)
         except RefusedError as refused:
             rendered.refused[row] = refused
-            continue
-        trains = columns.trains
-        rendered.trained += [
-            ended and (trains is None or trains[low + message] is not False)
-            for message, ended in zip(plan.turn_messages, plan.turn_trained, strict=True)
-        ]
     return rendered
 
 
-_DOCUMENT = Plan(
-    literals=["", ""],
-    slots=[Slot(0, "content")],
-    literal_lengths=np.zeros(2, dtype=np.int64),
-    point_pieces=np.empty(0, dtype=np.int64),
-    point_offsets=np.empty(0, dtype=np.int64),
-    turn_messages=[],
-    turn_trained=[],
-    num_controls=0,
-    plain=True,
+_DOCUMENT = Plans(
+    examples=(
+        Plan(
+            num_messages=1,
+            literals=["", ""],
+            slots=[Slot(0, "content")],
+            literal_lengths=np.zeros(2, dtype=np.int64),
+            point_pieces=np.empty(0, dtype=np.int64),
+            point_offsets=np.empty(0, dtype=np.int64),
+            turn_messages=[],
+            turn_trained=[],
+            turn_prompts=[],
+            turn_differences=[],
+            num_controls=0,
+            plain=True,
+        ),
+    ),
+    turns=TurnCounts(trained=0, differ={}, remain=0, left_out={}, prompts={}),
+    growth=None,
 )
 
 
-def _dialogue(columns: Columns, row: int, low: int, high: int) -> Dialogue:
-    texts = {"content": columns.contents[low:high]}
-    roles = tuple(columns.roles[low:high])
-    if not columns.rich[row]:
-        return Dialogue(roles=roles, texts=texts)
-    messages, tools, extras = rich_parts(columns.record(row))
-    texts["reasoning"] = [message.get("reasoning_content", "") for message in messages]
-    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras)
+def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
+    """Conversation `row` as it is rendered. Raises RefusedError where nothing of it is to be trained on."""
+    low, high = int(columns.offsets[row]), int(columns.offsets[row + 1])
+    texts, roles = {"content": columns.contents[low:high]}, tuple(columns.roles[low:high])
+    messages, tools, extras = None, None, None
+    if columns.rich[row]:
+        messages, tools, extras = rich_parts(columns.record(row))
+    wanted = _wanted(roles, columns.trains[low:high] if columns.trains is not None else None, messages, options)
+    if messages is not None and options.thinking == "drop" and any("reasoning_content" in each for each in messages):
+        record = columns.record(row)
+        bare = [{**message, "reasoning": None} for message in record["messages"]]
+        messages, tools, extras = rich_parts({**record, "messages": bare})
+    if messages is not None:
+        texts["reasoning"] = [message.get("reasoning_content", "") for message in messages]
+    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras, wanted=wanted)
+
+
+def _wanted(
+    roles: tuple[str, ...],
+    trains: list[bool | None] | None,
+    messages: list[dict[str, Any]] | None,
+    options: TokenOptions,
+) -> tuple[bool, ...] | None:
+    """Of each message, whether its turn is to be trained on; None where each assistant message's is."""
+    only = options.thinking == "only"
+    if only and not (messages and any(message.get("reasoning_content") for message in messages)):
+        raise RefusedError("no-reasoning", "none of its messages has reasoning")
+    if roles == ("text",) or (
+        trains is None and options.train_on != "tool-calls" and options.turns != "last" and not only
+    ):
+        return None
+    wanted = [role == "assistant" for role in roles]
+    if trains is not None:
+        wanted = [want and train is not False for want, train in zip(wanted, trains, strict=True)]
+    for field_name, asked in (("tool_calls", options.train_on == "tool-calls"), ("reasoning_content", only)):
+        if asked:
+            has = [bool(message.get(field_name)) for message in messages or [{}] * len(roles)]
+            wanted = [want and there for want, there in zip(wanted, has, strict=True)]
+    if options.turns == "last" and True in wanted:
+        last = len(wanted) - 1 - wanted[::-1].index(True)
+        wanted = [number == last for number in range(len(wanted))]
+    if True not in wanted and options.train_on != "all":
+        raise RefusedError("no-targets", "no assistant message is to be trained on")
+    return tuple(wanted)
 
 
 def _add(
-    rendered: _Rendered, row: int, plan: Plan, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder
+    rendered: _Rendered,
+    row: int,
+    plans: Plans,
+    dialogue: Dialogue,
+    lengths: NDArray[np.int64],
+    encoder: Encoder,
+    options: TokenOptions,
 ) -> None:
-    """Add the text of a conversation, and the lengths of its pieces; `lengths` are those of its contents."""
+    """Add the examples of a conversation; `lengths` are those of its contents."""
+    filled = [_filled(plan, dialogue, lengths, encoder) for plan in plans.examples]
+    wanted = dialogue.trains()
+    for plan, (text, piece_lengths) in zip(plans.examples, filled, strict=True):
+        rendered.rows.append(row)
+        rendered.texts.append(text)
+        rendered.plans.append(plan)
+        rendered.piece_lengths.append(piece_lengths)
+        if options.train_on == "all":
+            _refuse_unfound(plan, wanted, dialogue.roles)
+            rendered.trained += [wanted[message] for message in plan.turn_messages]
+        else:
+            rendered.trained += plan.turn_trained
+    rendered.turns[row] = plans.turns
+    if plans.growth is not None:
+        whole = int(filled[0][1].sum())
+        rendered.growth[row] = 1 + _grown(plans.growth, dialogue, lengths, encoder) / max(1, whole)
+
+
+def _filled(
+    plan: Plan, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder
+) -> tuple[str, NDArray[np.int64]]:
+    """The text of an example, and the lengths of its pieces."""
     slot_texts = plan.slot_texts(dialogue.texts)
     pieces = plan.pieces(slot_texts)
     text = "".join(pieces)
@@ -125,15 +206,28 @@ def _add(
         text = "".join(pieces)
         if text != normal:
             raise RefusedError("bound-inside-token", "a combining character stands at the start of a message")
-        piece_lengths = np.array(list(map(encoder.length, pieces)), dtype=np.int64)
-    else:
-        piece_lengths = np.empty(len(pieces), dtype=np.int64)
-        piece_lengths[0::2] = plan.literal_lengths
-        piece_lengths[1::2] = lengths if plan.plain else list(map(encoder.length, slot_texts))
-    rendered.rows.append(row)
-    rendered.texts.append(text)
-    rendered.plans.append(plan)
-    rendered.piece_lengths.append(piece_lengths)
+        return text, np.array(list(map(encoder.length, pieces)), dtype=np.int64)
+    piece_lengths = np.empty(len(pieces), dtype=np.int64)
+    piece_lengths[0::2] = plan.literal_lengths
+    piece_lengths[1::2] = lengths[: plan.num_messages] if plan.plain else list(map(encoder.length, slot_texts))
+    return text, piece_lengths
+
+
+def _grown(growth: Growth, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder) -> int:
+    """How much longer than the whole its exact examples are, but for blanks that the template strips."""
+    grown = growth.literals + int(growth.contents @ lengths)
+    if growth.reasoning.any():
+        grown += int(
+            growth.reasoning @ np.array(list(map(encoder.length, dialogue.texts["reasoning"])), dtype=np.int64)
+        )
+    return grown
+
+
+def _refuse_unfound(plan: Plan, wanted: tuple[bool, ...], roles: tuple[str, ...]) -> None:
+    """Where everything is trained on: an assistant message that is marked otherwise must be found."""
+    for number, role in enumerate(roles):
+        if role == "assistant" and not wanted[number] and number not in plan.turn_messages:
+            raise RefusedError("turn-not-found", f"message {number + 1}: marked as not to be trained on, and not found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,16 +240,27 @@ class _Tokens:
     ends: NDArray[np.int64]  # (N,)
     faithful: NDArray[np.bool_]  # (D,)
     num_controls: NDArray[np.int64]  # (D,)
-    is_document: NDArray[np.bool_]  # (D,)
+    is_target: NDArray[np.bool_]  # (D,): all of it but its first token, such as a document
+    as_text: frozenset[int]  # texts in which strings of control tokens stayed text
 
 
-def _encode(rendered: _Rendered, encoder: Encoder, special: SpecialIds) -> _Tokens:
+def _encode(rendered: _Rendered, encoder: Encoder, special: SpecialIds, options: TokenOptions) -> _Tokens:
     """Encode the texts; a document gets its end-of-text token, of no length."""
     text_lengths = np.array([lengths.sum() for lengths in rendered.piece_lengths], dtype=np.int64)
     encoding = encoder.encode(rendered.texts, text_lengths)
-    controls = np.concatenate(([0], np.cumsum(special.is_control[encoding.ids], dtype=np.int64)))
-    num_controls = np.diff(controls[encoding.text_tokens])
-    is_document = np.array([plan is _DOCUMENT for plan in rendered.plans], dtype=bool)
+    num_controls = _num_controls(encoding, special)
+    own_controls = np.array([plan.num_controls for plan in rendered.plans], dtype=np.int64)
+    as_text: dict[int, Encoding] = {}
+    if options.control_tokens == "text":
+        for text in np.flatnonzero(num_controls != own_controls).tolist():
+            given = (rendered.texts[text], rendered.piece_lengths[text], rendered.plans[text])
+            anew = encode_as_text(*given, encoder, special.tokens)
+            if anew is not None:
+                as_text[text] = anew
+    if as_text:
+        encoding = encoding.with_texts(as_text, text_lengths)
+    num_controls = own_controls if options.control_tokens == "allow" else _num_controls(encoding, special)
+    is_document = np.array([plan is _DOCUMENT.examples[0] for plan in rendered.plans], dtype=bool)
     ids, bounds, starts, ends = encoding.ids, encoding.text_tokens, encoding.starts, encoding.ends
     if is_document.any() and special.eos is not None:
         places = bounds[1:][is_document]
@@ -170,8 +275,15 @@ def _encode(rendered: _Rendered, encoder: Encoder, special: SpecialIds) -> _Toke
         ends=ends,
         faithful=encoding.faithful & (~is_document | (special.eos is not None)),
         num_controls=num_controls,
-        is_document=is_document,
+        as_text=frozenset(as_text),
+        is_target=is_document | (options.train_on == "all"),
     )
+
+
+def _num_controls(encoding: Encoding, special: SpecialIds) -> NDArray[np.int64]:
+    """Control tokens of each text."""
+    controls = np.concatenate(([0], np.cumsum(special.is_control[encoding.ids], dtype=np.int64)))
+    return np.diff(controls[encoding.text_tokens])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +327,13 @@ def _find_turns(rendered: _Rendered, tokens: _Tokens) -> _Turns:
 def _mask(rendered: _Rendered, tokens: _Tokens, turns: _Turns) -> NDArray[np.bool_]:
     """True for the targets: (N,). A document's are all but its first token, which nothing predicts."""
     trained = np.array(rendered.trained, dtype=bool)
+    in_target = tokens.is_target[turns.texts]
     edges = np.zeros(len(tokens.ids) + 1, dtype=np.int8)
-    np.add.at(edges, turns.starts[trained], 1)
-    np.add.at(edges, turns.ends[trained], -1)
-    np.add.at(edges, tokens.bounds[:-1][tokens.is_document], 1)
-    np.add.at(edges, tokens.bounds[1:][tokens.is_document], -1)
+    for chosen, sign in ((trained & ~in_target, 1), (~trained & in_target, -1)):
+        np.add.at(edges, turns.starts[chosen], sign)
+        np.add.at(edges, turns.ends[chosen], -sign)
+    np.add.at(edges, tokens.bounds[:-1][tokens.is_target], 1)
+    np.add.at(edges, tokens.bounds[1:][tokens.is_target], -1)
     mask = np.cumsum(edges[:-1], dtype=np.int8) > 0
     firsts = tokens.bounds[:-1]
     mask[firsts[firsts < len(mask)]] = False
@@ -230,7 +344,10 @@ def _refuse_unshown(rendered: _Rendered, tokens: _Tokens, turns: _Turns, mask: N
     """Note each text for which ids or targets aren't shown; the first thing that is wrong is its reason."""
     targets = np.diff(np.concatenate(([0], np.cumsum(mask)))[tokens.bounds])
     own_controls = np.array([plan.num_controls for plan in rendered.plans], dtype=np.int64)
-    bad_turns = np.flatnonzero(~turns.exact & np.array(rendered.trained, dtype=bool))
+    proven = (
+        np.array(rendered.trained, dtype=bool) ^ tokens.is_target[turns.texts]
+    )  # what isn't trained on among targets
+    bad_turns = np.flatnonzero(~turns.exact & proven)
     wrong = [(text, "no-targets", "no assistant message is to be trained on") for text in np.flatnonzero(targets == 0)]
     for turn in bad_turns[::-1].tolist():
         detail = f"message {turns.messages[turn] + 1}: a token reaches across its bounds"
@@ -247,20 +364,18 @@ def _batch(
     num_rows: int, rendered: _Rendered, tokens: _Tokens, turns: _Turns, mask: NDArray[np.bool_]
 ) -> pa.RecordBatch:
     kept = np.array([row not in rendered.refused for row in rendered.rows], dtype=bool)
-    rows = np.array(rendered.rows, dtype=np.int64)[kept]
+    all_rows = np.array(rendered.rows, dtype=np.int64)
+    rows = all_rows[kept]
     counts = np.diff(tokens.bounds)
     ids = tokens.ids
     if not kept.all():
         of_kept = np.repeat(kept, counts)
         ids, mask = ids[of_kept], mask[of_kept]
-    token_counts = np.zeros(num_rows, dtype=np.int64)
-    token_counts[rows] = counts[kept]
-    turn_counts = np.zeros(num_rows, dtype=np.int64)
-    turn_counts[rows] = np.bincount(turns.texts, minlength=len(kept))[kept]
+    token_counts = _sums(rows, counts[kept], num_rows)
+    turn_counts = _sums(rows, np.bincount(turns.texts, minlength=len(kept))[kept], num_rows)
     own = kept[turns.texts]
-    base = tokens.bounds[:-1][turns.texts]
-    turn_starts = np.concatenate(([0], (turns.next_starts - base)[:-1])) if len(base) else base
-    turn_starts[np.flatnonzero(np.diff(turns.texts, prepend=-1))] = 0  # the first exchange begins with the text
+    starts, ends = _exchanges(all_rows, tokens, turns)
+    growth = np.array([rendered.growth.get(row, 1.0) for row in range(num_rows)])
     reasons: pa.Array = pa.nulls(num_rows, pa.string())
     details = reasons
     if rendered.refused:
@@ -270,12 +385,58 @@ def _batch(
     columns = [
         to_lists(token_counts, to_arrow(ids.astype(np.int32, copy=False))),
         to_lists(token_counts, to_arrow(mask)),
-        to_lists(turn_counts, to_arrow(turn_starts[own].astype(np.int32))),
-        to_lists(turn_counts, to_arrow((turns.ends - base)[own].astype(np.int32))),
+        to_lists(np.bincount(rows, minlength=num_rows), to_arrow(counts[kept].astype(np.int32))),
+        to_lists(turn_counts, to_arrow(starts[own].astype(np.int32))),
+        to_lists(turn_counts, to_arrow(ends[own].astype(np.int32))),
+        *_turn_columns(num_rows, rendered),
+        _notes(num_rows, rendered, tokens),
+        to_arrow(np.rint(token_counts * growth).astype(np.int32)),
         reasons,
         details,
     ]
     return pa.record_batch(columns, schema=EXAMPLE)
+
+
+def _exchanges(rows: NDArray[np.int64], tokens: _Tokens, turns: _Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each exchange starts and ends, in its conversation's ids; an example's first begins with the example."""
+    first_texts = np.flatnonzero(np.diff(rows, prepend=-1))
+    base = tokens.bounds[first_texts][np.cumsum(np.diff(rows, prepend=-1) != 0) - 1][turns.texts]
+    starts = np.concatenate(([0], turns.next_starts[:-1]))[: len(base)]
+    firsts = np.flatnonzero(np.diff(turns.texts, prepend=-1))
+    starts[firsts] = tokens.bounds[:-1][turns.texts[firsts]]
+    return starts - base, turns.ends - base
+
+
+def _notes(num_rows: int, rendered: _Rendered, tokens: _Tokens) -> pa.Array:
+    """What is to be known of each conversation that is kept: the notes of its plans, and of its encoding."""
+    notes: list[list[str]] = [[] for _ in range(num_rows)]
+    for text, (row, plan) in enumerate(zip(rendered.rows, rendered.plans, strict=True)):
+        if row not in rendered.refused and (plan.notes or text in tokens.as_text):
+            own = (*plan.notes, *([CONTROL_TOKENS_AS_TEXT] if text in tokens.as_text else []))
+            notes[row] = list(dict.fromkeys((*notes[row], *own)))
+    return pa.array(notes, EXAMPLE.field("notes").type)
+
+
+def _turn_columns(num_rows: int, rendered: _Rendered) -> list[pa.Array]:
+    none = _DOCUMENT.turns
+    turns = [none if row in rendered.refused else rendered.turns[row] for row in range(num_rows)]
+    names = ("differ", "left_out", "prompts")
+    kinds = {name: EXAMPLE.field(column).type for name, column in zip(names, _COUNT_COLUMNS, strict=True)}
+    return [
+        pa.array([each.trained for each in turns], pa.int32()),
+        *(pa.array([list(getattr(each, name).items()) for each in turns], kinds[name]) for name in names),
+        pa.array([each.remain for each in turns], pa.int32()),
+    ]
+
+
+_COUNT_COLUMNS = ("differing_turns", "left_out_turns", "prompts")
+
+
+def _sums(rows: NDArray[np.int64], counts: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
+    """The sum of the counts of each row."""
+    sums = np.zeros(num_rows, dtype=np.int64)
+    np.add.at(sums, rows, counts)
+    return sums
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

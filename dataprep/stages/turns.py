@@ -8,9 +8,11 @@ Where the template takes arguments (`enable_thinking`), inference may build othe
 and is the rendering's own beginning counts, so that an empty think block, which such a prompt holds, isn't trained on.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from os.path import commonprefix
 from typing import Any
 
@@ -28,6 +30,7 @@ class NoTurnError(Exception):
 # Of a prompt: how what stands before a turn's targets in the rendering is what inference would give the model.
 SAME = "same"  # the generation prompt of the messages before
 LONGER = "longer"  # that prompt goes on, opening what this rendering leaves out (such as a think block)
+OTHER = "other"  # the messages before are written otherwise in it (without earlier reasoning, say); its header is here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,13 @@ class Turn:
     start: int  # first target
     end: int  # one past the end token
     next_start: int  # where what follows begins
-    prompt: str  # SAME, LONGER, or the template argument that makes the prompt, such as enable_thinking=False
+    prompt: str  # SAME, LONGER, OTHER, or the template argument that makes the prompt, such as enable_thinking=False
     ended: bool  # False: the template ends it otherwise here than where it is the last message, so it isn't trained on
+    added: str = ""  # the control token that must follow the whole rendering, where the template doesn't end the turn
 
+
+_PROBE = "what the next message says"
+_OPEN_MARK = re.compile(r"[<\[][^<>\[\]]*$")  # the beginning of a mark such as <think>
 
 # Messages, whether a generation prompt is wanted, further template arguments -> a rendering; None where there is none.
 Render = Callable[[list[dict[str, Any]], bool, dict[str, Any]], str | None]
@@ -93,32 +100,42 @@ class TurnSearch:
         render: Render,
         control_tokens: Sequence[str],
         arguments: Sequence[str],
+        eos: str | None,
     ) -> None:
-        """`arguments` are names that the template may be given beside the messages."""
+        """`arguments` are names that the template may be given; `eos` ends turns where no template token could."""
         self._whole, self._trace, self._messages, self._render = whole, trace, messages, render
-        self._control_tokens = control_tokens
+        self._control_tokens, self._eos = control_tokens, eos
         self._variants = [{name: value} for name in arguments for value in (False, True)]
         self._beginnings: dict[str, tuple[int, str]] = {}  # literal before a first text -> characters of it, prompt
-        self._endings: list[str] = []  # found so far
+        self._endings: list[tuple[str, int]] = []  # found so far, and how much of each begins the following message
+        self._reached = 0  # where the turn before ends
 
     def turns(self) -> list[Turn]:
         """Every assistant message's turn, in order. Raises NoTurnError."""
-        return [self._turn(number) for number, message in enumerate(self._messages) if message["role"] == "assistant"]
+        return [self.turn(number) for number, message in enumerate(self._messages) if message["role"] == "assistant"]
 
-    def _turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> Turn:
+        """One assistant message's turn. Raises NoTurnError."""
         owned = self._whole.owned(number)
         start, prompt = self._start(number, owned[0] if owned else None)
         last = max(start, owned[-1] + 1) if owned else start
-        follows = self._whole.text[last:]
-        ending = self._ending(number, start, follows)
-        shared = self._shared(ending, follows)
+        ending, begins_next, added = self._ending(number, start, last)
+        shared = self._shared(ending, last) if ending is not None else None
         end = last + len(shared or "")
         self._refuse_strangers(start, end, number)
-        tail = self._whole.literal_after(end)
-        controls = [place for place in map(tail.find, self._control_tokens) if place >= 0]
-        next_start = end + min(controls, default=0)
+        next_start = end - begins_next
+        if not begins_next:
+            tail = self._whole.literal_after(end)
+            next_start += min((place for place in map(tail.find, self._control_tokens) if place >= 0), default=0)
+        self._reached = end
         return Turn(
-            message=number, start=start, end=end, next_start=next_start, prompt=prompt, ended=shared is not None
+            message=number,
+            start=start,
+            end=end + len(added),
+            next_start=next_start + len(added),
+            prompt=prompt,
+            ended=shared is not None,
+            added=added,
         )
 
     def _start(self, number: int, first: int | None) -> tuple[int, str]:
@@ -142,47 +159,155 @@ class TurnSearch:
         prompt = self._render(before, True, {})
         if prompt is not None and len(prompt) == first and whole.startswith(prompt):
             return first, SAME
-        found = [(len(prompt), SAME)] if prompt is not None and self._begins(prompt, first) else []
+        prompts = [(prompt, SAME)] if prompt is not None else []
         for variant in self._variants:
             other = self._render(before, True, variant)
-            if other is not None and self._begins(other, first):
-                found.append((len(other), next(f"{name}={value}" for name, value in variant.items())))
+            if other is not None and other != prompt:
+                prompts.append((other, next(f"{name}={value}" for name, value in variant.items())))
+        found = [(len(text), name) for text, name in prompts if self._begins(text, first)]
         if found:
             return max(found, key=lambda candidate: candidate[0])
         if first is not None and prompt is not None and prompt.startswith(whole[:first]):
             return first, LONGER
-        raise NoTurnError("turn-not-found", f"message {number + 1}: the rendering doesn't begin with its prompt")
+        low = self._after_texts_of(number, first)
+        literal = self._whole.literal_after(low) if first is None else whole[low:first]
+        start = self._after_header(before, [text for text, _ in prompts], literal, first is not None)
+        if start is None:
+            raise NoTurnError("turn-not-found", f"message {number + 1}: the rendering doesn't begin with its prompt")
+        there = prompt is not None and whole[: low + start] == prompt[: low + start]
+        return low + start, LONGER if there else OTHER
 
     def _begins(self, prompt: str, first: int | None) -> bool:
         return self._whole.text.startswith(prompt) and (first is None or len(prompt) <= first)
 
-    def _ending(self, number: int, start: int, follows: str) -> str:
-        """What ends the turn of message `number` after its last text, where a conversation ends with it.
+    def _after_texts_of(self, number: int, first: int | None) -> int:
+        """The place behind the last text that stands before message `number`, and behind the turn before."""
+        if first is not None:
+            return max(self._reached, first - len(self._whole.literal_before(first)))
+        places = (place + 1 for earlier in range(number) for place in self._whole.owned(earlier))
+        return max(self._reached, max(places, default=0))
 
-        An ending that was found for an earlier turn and stands here too is taken as it is.
+    def _after_header(
+        self, before: list[dict[str, Any]], prompts: list[str], literal: str, has_text: bool
+    ) -> int | None:
+        """How far into `literal`, which stands before a turn's first text or holds the turn, its prompt reaches.
+
+        What prompts hold behind the last text in them is looked for; then what they add to the messages before.
         """
-        known = [ending for ending in self._endings if follows.startswith(ending)]
-        if len(known) == 1 and "tool_calls" not in self._messages[number] and self._whole.owned(number):
-            return known[0]
-        until = self._render(self._messages[: number + 1], False, {})
-        if until is None:
-            raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        owned = Marked(self._trace, until).owned(number)
-        if not owned and self._whole.owned(number):
-            raise NoTurnError("turn-not-found", f"message {number + 1}: its text isn't in the rendering")
-        tail = until[max(start, owned[-1] + 1) if owned else start :]
-        ending = self._up_to_control(tail)
-        if ending is None:
-            raise NoTurnError("no-end-token", f"message {number + 1}: no control token ends its turn")
-        if ending not in self._endings:
-            self._endings.append(ending)
-        return ending
+        headers = [Marked(self._trace, prompt).literal_before(len(prompt)) for prompt in prompts]
+        texts = [prompt[: len(prompt) - len(header)] for prompt, header in zip(prompts, headers, strict=True)]
+        alike = [text == texts[0] for text in texts]  # an argument that writes the messages otherwise says nothing here
+        prompts, headers = list(compress(prompts, alike)), list(compress(headers, alike))
+        starts = [len(header) for header in headers if header and literal.startswith(header)]
+        if starts:
+            return max(starts)
+        if has_text and literal and any(header.startswith(literal) for header in headers):
+            return len(literal)
+        bare = self._render(before, False, {})
+        added = {prompt[len(bare) :] for prompt in prompts if bare is not None and prompt.startswith(bare)} - {""}
+        starts = [literal.rfind(header) + len(header) for header in added if header in literal]
+        if starts:
+            return max(starts)
+        if has_text:
+            return len(literal) if any(self._opens(header, literal) for header in added) else None
+        starts = [len(_OPEN_MARK.sub("", commonprefix([header, literal]))) for header in headers]  # noqa: RUF071
+        opened = [start for start in starts if any(token in literal[:start] for token in self._control_tokens)]
+        return max(opened, default=None)
 
-    def _shared(self, ending: str, follows: str) -> str | None:
+    def _opens(self, header: str, literal: str) -> bool:
+        """Whether `literal` ends with the beginning of `header`, down to a control token at least."""
+        shared = next((n for n in range(len(header), 0, -1) if literal.endswith(header[:n])), 0)
+        return any(token in header[:shared] for token in self._control_tokens)
+
+    def _ending(self, number: int, start: int, last: int) -> tuple[str | None, int, str]:
+        """What ends the turn of message `number`: the text up to its end token, after its last own text.
+
+        Further, how much of that begins the following message, and what must be added to the whole for it. An ending
+        that was found for an earlier turn and stands here too is taken as it is. Raises NoTurnError.
+        """
+        known = [ending for ending in self._endings if self._whole.text.startswith(ending[0], last)]
+        if len(known) == 1 and "tool_calls" not in self._messages[number] and self._whole.owned(number):
+            return *known[0], ""
+        tail = self._tail(self._messages[: number + 1], number, start, "")
+        if tail is None:
+            raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
+        found, begins_next, added = self._up_to_control(tail), 0, ""
+        if found is not None and tail[len(found) :].strip():  # such as an argument of a tool call, not the end
+            found = None
+        if found is None and number + 1 < len(self._messages):
+            found, begins_next = self._with_next(tail, last)
+        elif found is None:
+            found, added = tail, self._added_end(number, start, tail)
+        if found is not None and not added and (found, begins_next) not in self._endings:
+            self._endings.append((found, begins_next))
+        return found, begins_next, added
+
+    def _tail(self, messages: list[dict[str, Any]], number: int, start: int, until: str) -> str | None:
+        """The text after the last one of message `number` where these messages are rendered.
+
+        With `until`, up to where this stands in it. None where there is no such rendering, or the turn isn't in it.
+        """
+        text = self._render(messages, False, {})
+        if text is None:
+            return None
+        marked = Marked(self._trace, text)
+        owned = marked.owned(number)
+        if owned:
+            literal = text[owned[-1] + 1 :]
+        else:  # after the header that stands before the turn in the whole
+            header = self._whole.literal_before(start)
+            literal = marked.literal_before(len(text))
+            if self._whole.owned(number) or not literal.startswith(header):
+                return None
+            literal = literal[len(header) :]
+        return literal.partition(until)[0] if until else literal
+
+    def _with_next(self, tail: str, last: int) -> tuple[str | None, int]:
+        """A turn's end by the control token with which the following message begins, and that token's length."""
+        token = None
+        if self._whole.text.startswith(tail, last):
+            token = self._first_control(self._whole.literal_after(last + len(tail)))
+        return (tail + token, len(token.lstrip())) if token else (None, 0)
+
+    def _added_end(self, number: int, start: int, tail: str) -> str:
+        """The control token that would follow the last turn, were there another message. Raises NoTurnError."""
+        follows = None
+        for probe in self._following(number):
+            text = self._tail([*self._messages[: number + 1], probe], number, start, _PROBE)
+            if text is None or tail not in text:
+                continue
+            follows = text[text.rfind(tail) + len(tail) :] if tail else text
+            token = self._first_control(follows)
+            if token and not token[0].isspace():
+                return token
+        never = follows is not None and not any(token in follows for token in self._control_tokens)
+        if never and self._eos is not None:
+            return self._eos
+        raise NoTurnError("no-end-token", f"message {number + 1}: no control token ends its turn")
+
+    def _following(self, number: int) -> list[dict[str, Any]]:
+        """Messages that could follow one: what its tools answer, or what the user says."""
+        following: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
+        for call in self._messages[number].get("tool_calls", ())[:1]:
+            answer = {"role": "tool", "content": _PROBE, "name": call["function"]["name"]}
+            following.insert(0, answer | ({"tool_call_id": call["id"]} if "id" in call else {}))
+        return following
+
+    def _first_control(self, text: str) -> str | None:
+        """The control token that a text begins with, with the blanks before it."""
+        bare = text.lstrip()
+        token = next((token for token in self._control_tokens if bare.startswith(token)), None)
+        return token and text[: len(text) - len(bare)] + token
+
+    def _shared(self, ending: str, last: int) -> str | None:
         """What of `ending` stands in the whole rendering too, up to a control token; None where nothing does."""
-        return ending if follows.startswith(ending) else self._up_to_control(commonprefix([ending, follows]))  # noqa: RUF071
+        follows = self._whole.text[last : last + len(ending)]
+        if follows == ending:
+            return ending
+        return self._up_to_control(commonprefix([ending, follows]))  # noqa: RUF071
 
     def _up_to_control(self, text: str) -> str | None:
+        """A text up to the last control token in it; None where there is none."""
         ends = [text.rfind(token) + len(token) for token in self._control_tokens if token in text]
         return text[: max(ends)] if ends else None
 

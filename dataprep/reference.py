@@ -1,0 +1,254 @@
+"""The slow, official way from a conversation to ids and masks, and the proof that training sees what inference sees.
+
+Texts and ids are transformers' `apply_chat_template`; masks come from the character offsets that Hugging Face's
+tokenizer reports. Only where the turns stand is taken from a plan, which is traced anew and compared with the text.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from dataprep.core.as_text import controls_pattern
+from dataprep.core.columns import read_columns
+from dataprep.core.sandbox import TEMPLATE_ERRORS
+from dataprep.stages.agree import REASONING
+from dataprep.stages.plan import Dialogue, Plan, Plans, RefusedError, TurnCounts
+from dataprep.stages.render import Renderer, given_arguments, in_parts
+from dataprep.stages.tokenize import dialogue_of
+from schemas.conversation import CONVERSATION
+from schemas.manifest import TokenOptions
+
+_COLUMNS = pa.schema([CONVERSATION.field("messages"), CONVERSATION.field("tools")])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A conversation's examples, laid end to end, and what of them can't be shown."""
+
+    ids: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    lengths: list[int]  # of the examples
+    turns: TurnCounts | None  # None for a document
+    unshown: list[str] = field(default_factory=list)
+
+    def inside_one(self, start: int, stop: int) -> bool:
+        """Whether these tokens are of one example."""
+        return any(low <= start < stop <= high for low, high in pairwise(np.cumsum([0, *self.lengths]).tolist()))
+
+
+class Reference:
+    """Examples as transformers makes them, for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, options: TokenOptions | None = None) -> None:
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        self._tokenizer = tokenizer
+        self._options = options or TokenOptions()
+        self._arguments = given_arguments(self._options)
+        names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+        controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        controls |= set(tokenizer.all_special_tokens)
+        self._controls = sorted(controls)
+        self._blind: Tokenizer | None = None
+        self._renderer = None
+        if tokenizer.chat_template:
+            compiled = _compile_jinja_template(tokenizer.chat_template)
+            self._renderer = Renderer(
+                tokenizer.chat_template, names, sorted(controls), len, compiled, options=self._options
+            )
+
+    def example(self, record: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids and mask of a conversation's examples, laid end to end. Raises RefusedError."""
+        derived = self.derive(record)
+        return derived.ids, derived.mask
+
+    def derive(self, record: dict[str, Any]) -> Derived:
+        """All there is to know of a conversation. Raises RefusedError where its turns can't be found."""
+        given = {name: record[name] for name in _COLUMNS.names}
+        dialogue = dialogue_of(read_columns(pa.Table.from_pylist([given], schema=_COLUMNS)), 0, self._options)
+        if dialogue.roles == ("text",):
+            text = dialogue.texts["content"][0]
+            ids = [*self.encoded_pieces(["", text, ""])[0].tolist(), self._tokenizer.eos_token_id]
+            return Derived(ids=np.array(ids), mask=np.arange(len(ids)) > 0, lengths=[len(ids)], turns=None)
+        if self._renderer is None:
+            raise RefusedError("no-chat-template", "this model has no chat template")
+        plans = self._renderer.traced_anew(dialogue)
+        shown = [_Shown(self, dialogue, plan) for plan in plans.examples]
+        return Derived(
+            ids=np.concatenate([each.ids for each in shown]),
+            mask=np.concatenate([each.mask(self._options.train_on == "all") for each in shown]),
+            lengths=[len(each.ids) for each in shown],
+            turns=plans.turns,
+            unshown=[]
+            if self._options.train_on == "all"
+            else [*_twice(plans), *(p for s in shown for p in s.unshown())],
+        )
+
+    def text(self, dialogue: Dialogue, count: int, prompt: bool = False, **further: Any) -> str:
+        """The official rendering of the first messages. Raises TEMPLATE_ERRORS."""
+        assert self._renderer is not None
+        messages = dialogue.chat()[:count]
+        given = in_parts(messages) if self._renderer.takes_parts else messages
+        arguments = {**self._arguments, **further}
+        return self._tokenizer.apply_chat_template(
+            given, tools=dialogue.tools, tokenize=False, add_generation_prompt=prompt, **arguments
+        )
+
+    def encoded(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ids of a text, and their bounds in it as characters."""
+        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return np.array(encoding["input_ids"]), np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+
+    def takes_as_text(self, texts: Sequence[str]) -> bool:
+        """Whether these texts of messages hold strings of control tokens that must stay text."""
+        asked = self._options.control_tokens == "text"
+        return asked and any(token in text for token in self._controls for text in texts)
+
+    def encoded_pieces(self, pieces: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ids and bounds of a text given as literals of the template and texts of messages in turn.
+
+        Control tokens are found in the literals; all else is encoded by a tokenizer that doesn't know them.
+        """
+        if not self.takes_as_text(pieces[1::2]):
+            return self.encoded("".join(pieces))
+        regions: list[str] = [""]
+        tokens: list[str] = []
+        pattern = controls_pattern(self._controls)
+        for number, piece in enumerate(pieces):
+            parts = pattern.split(piece) if number % 2 == 0 else [piece]
+            tokens += pattern.findall(piece) if number % 2 == 0 else []
+            regions[-1] += parts[0]
+            regions += parts[1:]
+        ids: list[int] = []
+        bounds: list[tuple[int, int]] = []
+        place = 0
+        for region, token in zip(regions, [*tokens, ""], strict=True):
+            encoding = self._without_controls().encode(region, add_special_tokens=False)
+            ids += encoding.ids
+            bounds += [(place + low, place + high) for low, high in encoding.offsets]
+            place += len(region)
+            if token:
+                ids.append(self._tokenizer.convert_tokens_to_ids(token))
+                bounds.append((place, place + len(token)))
+                place += len(token)
+        return np.array(ids, dtype=np.int64), np.array(bounds, dtype=np.int64).reshape(-1, 2)
+
+    def _without_controls(self) -> Tokenizer:
+        """The tokenizer, but for its control tokens."""
+        if self._blind is None:
+            record = json.loads(self._tokenizer.backend_tokenizer.to_str())
+            vocabulary = record["model"].get("vocab", ())
+            added = record["added_tokens"]
+            if isinstance(vocabulary, dict):  # a token beyond the vocabulary keeps its place, which makes its id
+                added = [
+                    each for each in added if each["content"] not in self._controls or each["content"] not in vocabulary
+                ]
+            for each in added:
+                if each["content"] in self._controls:
+                    each["content"] = f"\U0010fffd{each['id']}\U0010fffd"
+            record["added_tokens"] = added
+            self._blind = Tokenizer.from_str(json.dumps(record))
+            self._blind.no_truncation()
+            self._blind.no_padding()
+        return self._blind
+
+    def decoded(self, ids: NDArray[np.int64]) -> str:
+        """The text of ids."""
+        return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+class _Shown:
+    """One example the official way."""
+
+    def __init__(self, reference: Reference, dialogue: Dialogue, plan: Plan) -> None:
+        self._reference, self._dialogue, self._plan = reference, dialogue, plan
+        pieces = plan.pieces(plan.slot_texts(dialogue.texts))
+        self._text = reference.text(dialogue, plan.num_messages) + plan.added_end
+        if "".join(pieces) != self._text:
+            raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
+        points = np.cumsum([0, *map(len, pieces)])[plan.point_pieces] + plan.point_offsets
+        self._spans = [(start, end) for start, end, _ in points.reshape(-1, 3).tolist()]
+        self.ids, self._bounds = reference.encoded_pieces(pieces)
+        self._as_text = reference.takes_as_text(pieces[1::2])
+
+    def mask(self, everything: bool) -> NDArray[np.bool_]:
+        """The targets; with `everything`, all but turns that are marked as not to be trained on."""
+        mask = np.full(len(self.ids), everything)
+        wanted = self._dialogue.trains()
+        for message, trained, span in zip(self._plan.turn_messages, self._plan.turn_trained, self._spans, strict=True):
+            if everything and not wanted[message]:
+                mask &= ~self._inside(span)
+            elif trained:
+                mask |= self._inside(span)
+        mask[:1] = False
+        return mask
+
+    def _inside(self, span: tuple[int, int]) -> NDArray[np.bool_]:
+        first, last = self._bounds.T
+        inside: NDArray[np.bool_] = (first >= span[0]) & (last <= span[1]) & (first < last)
+        return inside
+
+    def unshown(self) -> Iterator[str]:
+        """What is wrong with the trained turns, message by message."""
+        for number, trained in enumerate(self._plan.turn_trained):
+            problem = self._problem(number) if trained else None
+            if problem:
+                yield f"message {self._plan.turn_messages[number] + 1}: {problem}"
+
+    def _problem(self, number: int) -> str | None:
+        message, difference = self._plan.turn_messages[number], self._plan.turn_differences[number]
+        start, end = self._spans[number]
+        targets = self._inside((start, end))
+        said = self._text[start:end]
+        if _bare(self._reference.decoded(self.ids[targets])) != _bare(said):
+            return "its targets don't decode to its text"
+        content = self._dialogue.texts["content"][message]
+        if difference is None and self._untouched(message) and _bare(content) not in _bare(said):
+            return "its targets don't hold its content"
+        same = self._as_inference(number, int(np.flatnonzero(targets)[0]))
+        if same == (difference is None) or difference == REASONING:
+            return None
+        return f"counted under {difference}, and doesn't differ" if same else "its prompt isn't that of inference"
+
+    def _untouched(self, message: int) -> bool:
+        return all(not slot.operations and not slot.parts for slot in self._plan.slots if message in slot.messages())
+
+    def _as_inference(self, number: int, first_target: int) -> bool:
+        """Whether inference's own prompt stands before the targets, and a conversation that ends here begins so."""
+        message, (_, end) = self._plan.turn_messages[number], self._spans[number]
+        name, _, value = self._plan.turn_prompts[number].partition("=")
+        further = {name: value == "True"} if value else {}
+        try:
+            own = self._reference.text(self._dialogue, message + 1)
+            prompt = self._reference.text(self._dialogue, message, True, **further)
+        except TEMPLATE_ERRORS:
+            return False
+        begins = (own + self._plan.added_end).startswith(self._text[:end]) or self._text[:end].startswith(own)
+        if self._as_text:  # what is the same text before a bound is encoded the same
+            return begins and prompt == self._text[: self._spans[number][0]]
+        ids, _ = self._reference.encoded(prompt)
+        return begins and np.array_equal(ids, self.ids[:first_target])
+
+
+def _twice(plans: Plans) -> Iterator[str]:
+    """Messages that more than one example trains on."""
+    trained = [
+        message
+        for plan in plans.examples
+        for message, is_trained in zip(plan.turn_messages, plan.turn_trained, strict=True)
+        if is_trained
+    ]
+    for message in sorted({message for message in trained if trained.count(message) > 1}):
+        yield f"message {message + 1}: trained on twice"
+
+
+def _bare(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", text).split())
