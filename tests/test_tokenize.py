@@ -94,7 +94,6 @@ def test_text_that_is_not_nfc_is_encoded_as_the_tokenizer_does(engine, hf):
 @pytest.mark.parametrize(
     ("given", "reason", "detail"),
     [
-        (record(("user", "a<|im_end|>b"), ("assistant", "c")), "control-token-in-text", "a message holds the text"),
         (
             record(("user", "a"), ("assistant", "\n\nb"), ("user", "c"), ("assistant", "d")),
             "bound-inside-token",
@@ -106,7 +105,7 @@ def test_text_that_is_not_nfc_is_encoded_as_the_tokenizer_does(engine, hf):
             "no assistant message is to be trained on",
         ),
     ],
-    ids=["control token", "straddling token", "nothing to train"],
+    ids=["straddling token", "nothing to train"],
 )
 def test_what_cannot_be_shown_is_turned_away_with_a_reason(engine, given, reason, detail):
     good, bad, also_good = examples(engine, TWO_TURNS, given, TWO_TURNS)
@@ -127,6 +126,6 @@ def test_without_a_chat_template_only_documents_are_kept(engine):
 
 
 def test_a_chunk_of_which_nothing_is_kept_is_empty_but_counted(engine):
-    bad = record(("user", "a<|im_end|>b"), ("assistant", "c"))
+    bad = record(("user", "a"), {"role": "assistant", "content": "b", "train": False})
     refused = tokenize_chunk(table(TWO_TURNS), None, engine.encoder, engine.special).to_pylist()
     assert [example["input_ids"] for example in examples(engine, bad) + refused] == [[], []]

@@ -75,6 +75,9 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
         """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids."""
 
+    def cut(self, text: str, lengths: NDArray[np.int64]) -> list[str]:
+        """A text in pieces of these lengths."""
+
     def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
         """Encode a text in which `controls` alone are control tokens; None where that can't be shown."""
 
@@ -153,6 +156,11 @@ class ByteLevelEncoder:
         """The same for each of an array of texts."""
         return to_numpy(pc.binary_length(texts)).astype(np.int64)
 
+    def cut(self, text: str, lengths: NDArray[np.int64]) -> list[str]:
+        """A text in pieces of these lengths."""
+        raw = text.encode()
+        return [raw[end - length : end].decode() for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
+
     def normalize(self, text: str) -> str:
         """NFC, where the tokenizer asks for it."""
         return text if not self._nfc or text.isascii() else unicodedata.normalize("NFC", text)
@@ -211,6 +219,10 @@ class OffsetEncoder:
     def lengths(self, texts: pa.StringArray) -> NDArray[np.int64]:
         """The same for each of an array of texts."""
         return to_numpy(pc.utf8_length(texts)).astype(np.int64)
+
+    def cut(self, text: str, lengths: NDArray[np.int64]) -> list[str]:
+        """A text in pieces of these lengths."""
+        return [text[end - length : end] for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
 
     def normalize(self, text: str) -> str:
         """Unchanged: offsets refer to the text as given."""
