@@ -5,7 +5,9 @@ from jinja2.exceptions import SecurityError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dataprep.core.sandbox import compile_template, sandbox_agrees
-from dataprep.stages.render import Dialogue, RefusedError, Renderer, in_parts
+from dataprep.stages.plan import Dialogue, RefusedError
+from dataprep.stages.render import Renderer
+from dataprep.stages.tracing import in_parts
 
 QWEN3 = (files("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
 TEMPLATES = sorted(p.name for p in (files("trl") / "chat_templates").iterdir() if p.name.endswith(".jinja"))

@@ -7,7 +7,8 @@ import pytest
 
 from dataprep.core.sandbox import compile_template
 from dataprep.stages.plan import Dialogue, RefusedError
-from dataprep.stages.render import FOUND_BY_RENDERING, Renderer
+from dataprep.stages.render import Renderer
+from dataprep.stages.tracing import FOUND_BY_RENDERING
 
 GLM = (files("trl") / "chat_templates" / "glm4moe.jinja").read_text(encoding="utf-8")
 GLM_CONTROLS = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
