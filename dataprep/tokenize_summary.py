@@ -6,10 +6,16 @@ from collections.abc import Iterable
 from dataprep.build import Built
 from dataprep.recipe import listed
 from dataprep.stages.agree import END, PROMPT, REASONING, TEXT
+from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT
 from dataprep.stages.sides import BY_RECIPE
+from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
 from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
 _SOURCES_SHOWN = 8
+_NOTES = {
+    CONTROL_TOKENS_AS_TEXT: "hold strings of control tokens, which stay text (--control-tokens)",
+    FOUND_BY_RENDERING: "were rendered part by part to find their turns, as the template can't be traced",
+}
 _NONE = SourceCounts(conversations=0, examples=0, tokens=0)
 
 
@@ -21,7 +27,7 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     rows += [_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
-    lines += [*_turn_lines(manifest), *_source_lines(manifest)]
+    lines += [*_turn_lines(manifest), *_note_lines(manifest), *_source_lines(manifest)]
     if manifest.quarantine.rows:
         lines.append(f"turned away here, with reason and remedy: {built.folder / manifest.quarantine.file}")
     if sum(turned_away.values()) - turned_away.get(BY_RECIPE, 0) > manifest.quarantine.rows:
@@ -97,6 +103,19 @@ def _turn_lines(manifest: ShardsManifest) -> list[str]:
         lines.append(f"--turns exact: {turns.exact_differing:,} turns would differ, for about {more:+.0%} tokens")
     for name, count in turns.prompts.items():
         lines.append(f"{count:,} turns follow the prompt of {name}: at inference, give the template the same")
+    return lines
+
+
+def _note_lines(manifest: ShardsManifest) -> list[str]:
+    """What else is to be known of conversations."""
+    lines = []
+    for note, count in manifest.ledger.notes.items():
+        if note.startswith(END_ADDED):
+            token = note.removeprefix(END_ADDED).strip()
+            what = f"end with {token}, added: the template ends their last turn with nothing, and this stops inference"
+        else:
+            what = _NOTES[note]
+        lines.append(f"{count:,} conversations {what}")
     return lines
 
 

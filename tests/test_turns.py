@@ -1,14 +1,22 @@
 """Where each assistant turn begins and ends, on small templates built as published ones are, and on GLM-4's own."""
 
+import shutil
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus import write_jsonl
 
+from dataprep.build import tokenize_corpus
 from dataprep.core.sandbox import compile_template
+from dataprep.normalize import normalize_corpus
 from dataprep.stages.plan import Dialogue, RefusedError
 from dataprep.stages.render import Renderer
 from dataprep.stages.tracing import FOUND_BY_RENDERING
+from dataprep.tokenize_summary import tokenize_summary
+from dataprep.verify import verify_cache
+from schemas.manifest import PackOptions
 
 GLM = (files("trl") / "chat_templates" / "glm4moe.jinja").read_text(encoding="utf-8")
 GLM_CONTROLS = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
@@ -194,3 +202,38 @@ def test_plans_that_prove_wrong_are_given_up_and_those_beside_them_checked_each_
     engine.plan(marked).literals[-1] += "?"
     with pytest.raises(RefusedError, match="the traced rendering is not what the chat template writes"):
         engine.plan(marked)
+
+
+@pytest.mark.parametrize(("overflow", "seq_len"), [("cut", 4096), ("cut", 60), ("split", 60)])
+def test_a_cache_of_glm_turns_is_verified_and_tells_of_the_ends_that_were_added(
+    tmp_path, tiny_tokenizer_dir, overflow, seq_len
+):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
+    tokenizer.add_special_tokens({"additional_special_tokens": GLM_CONTROLS[1:]})
+    tokenizer.chat_template = GLM
+    tokenizer.save_pretrained(tmp_path / "glm")
+    said = [("user", "Hi"), ("assistant", "Ho <|user|>"), ("user", "Why?"), ("assistant", "So.")]
+    raw = write_jsonl(tmp_path / "raw.jsonl", [said, said[:2], [*said, ("user", "?"), *said[1:]]])
+    normalize_corpus([str(raw)], tmp_path / "cache", workers=1)
+    options = PackOptions(seq_len=seq_len, overflow=overflow, val_fraction=0.0, seed=0)
+    built = tokenize_corpus(tmp_path / "cache", str(tmp_path / "glm"), options, workers=1)
+    assert built.manifest.ledger.notes == {"control tokens as text": 3, "end added: <|user|>": 3}
+    assert verify_cache(tmp_path / "cache", None).problems == []
+    shown = tokenize_summary(built, 0.0)
+    assert "3 conversations end with <|user|>, added: the template ends their last turn with nothing" in shown
+    assert "3 conversations hold strings of control tokens, which stay text (--control-tokens)" in shown
+
+
+def test_a_cache_of_a_template_that_cannot_be_traced_is_verified(tmp_path, tiny_tokenizer_dir: Path):
+    shutil.copytree(tiny_tokenizer_dir, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(CHARS, encoding="utf-8")
+    said = [("user", "Hi"), ("assistant", "Ho"), ("user", "怎么?"), ("assistant", "So.")]
+    raw = write_jsonl(tmp_path / "raw.jsonl", [said, said[:2]])
+    normalize_corpus([str(raw)], tmp_path / "cache", workers=1)
+    options = PackOptions(seq_len=4096, overflow="cut", val_fraction=0.0, seed=0)
+    built = tokenize_corpus(tmp_path / "cache", str(tmp_path / "model"), options, workers=1)
+    assert built.manifest.ledger.notes == {"turns found by rendering": 2}
+    assert verify_cache(tmp_path / "cache", None).problems == []
+    assert "2 conversations were rendered part by part to find their turns" in tokenize_summary(built, 0.0)
