@@ -3,7 +3,8 @@ import orjson
 import pytest
 from tokenizers import Tokenizer
 
-from dataprep.core.encode import ByteTable, OffsetEncoder, choose_encoder, is_byte_level, probe_texts, prove_fast
+from dataprep.core.encode import ByteTable, OffsetEncoder, choose_encoder, is_byte_level
+from dataprep.core.probes import probe_texts, prove_fast
 
 TEXTS = [
     "Rinse the rice.",

@@ -1,12 +1,11 @@
 """Encoders: texts in; ids out, and where each token begins and ends in its text.
 
 Two programs make ids: Hugging Face `tokenizers`, the reference, and fastokens, some forty times faster. fastokens is
-used for a tokenizer only after it gave the reference's ids on a probe set (`choose_encoder`). In byte-level BPE every
+used for a tokenizer only after it gave the reference's ids on a probe set (core/probes.py). In byte-level BPE every
 id stands for exact bytes, so token bounds are running sums of byte lengths, and the ids can be shown to spell the text.
 Any other tokenizer is encoded by Hugging Face with character offsets.
 """
 
-import random
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ from tokenizers import Tokenizer
 
 from dataprep.core.arrays import to_arrow, to_numpy
 from dataprep.core.as_text import Span, TextOnly
-
-PROBE_SEED = 20_260
-NUM_RANDOM_PROBES = 6_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +99,7 @@ class ByteTable:
         """From a parsed tokenizer.json; None where it is no byte-level BPE."""
         if not is_byte_level(record):
             return None
-        table = _token_bytes(record)
+        table = token_bytes(record)
         return cls(
             lengths=np.array([len(token) for token in table], dtype=np.int32),
             joined=np.frombuffer(b"".join(table), dtype=np.uint8),
@@ -146,7 +142,7 @@ class ByteLevelEncoder:
         offsets = np.concatenate(([0], np.cumsum(table.lengths, dtype=np.int32)))
         buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(table.joined)]
         self._bytes = pa.BinaryArray.from_buffers(pa.binary(), len(table.lengths), buffers)
-        self._ids = _fastokens_ids(tokenizer_json) if fast else _huggingface_ids(tokenizer_json)
+        self._ids = fastokens_ids(tokenizer_json) if fast else huggingface_ids(tokenizer_json)
 
     def length(self, text: str) -> int:
         """Bytes of UTF-8."""
@@ -269,7 +265,7 @@ def _covers(bounds: NDArray[np.int64], text: str) -> bool:
     return rising and all(text[place].isspace() for place in missed.tolist())
 
 
-def _token_bytes(record: dict[str, Any]) -> list[bytes]:
+def token_bytes(record: dict[str, Any]) -> list[bytes]:
     """The bytes of each id, from the byte-to-character table that byte-level BPE prints its vocabulary with."""
     # GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and on, in order.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -289,7 +285,8 @@ def _token_bytes(record: dict[str, Any]) -> list[bytes]:
 _Ids = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int64]]]
 
 
-def _fastokens_ids(tokenizer_json: str) -> _Ids:
+def fastokens_ids(tokenizer_json: str) -> _Ids:
+    """The fast program for ids. Raises ImportError, or what it says of a tokenizer that it can't read."""
     from fastokens import Tokenizer as FastTokenizer
 
     tokenizer = FastTokenizer.from_json_str(tokenizer_json)
@@ -301,7 +298,8 @@ def _fastokens_ids(tokenizer_json: str) -> _Ids:
     return encode
 
 
-def _huggingface_ids(tokenizer_json: str) -> _Ids:
+def huggingface_ids(tokenizer_json: str) -> _Ids:
+    """The reference for ids."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -320,92 +318,3 @@ def encoder_name(fast: bool) -> str:
 
     package = "fastokens" if fast else "tokenizers"
     return f"{package} {version(package)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """Whether fastokens may be used for a tokenizer, and why."""
-
-    equal: bool
-    note: str
-
-
-def prove_fast(tokenizer_json: str, record: dict[str, Any]) -> Proof:
-    """Compare fastokens' ids with Hugging Face's on a probe set for a tokenizer; `record` is its JSON, parsed."""
-    if not is_byte_level(record):
-        return Proof(equal=False, note="not a byte-level BPE")
-    try:
-        fast = _fastokens_ids(tokenizer_json)
-    except ImportError:
-        return Proof(equal=False, note="fastokens is not installed")
-    except (ValueError, RuntimeError) as error:
-        return Proof(equal=False, note=f"fastokens can't read this tokenizer: {error}")
-    probes = probe_texts(record)
-    ids, bounds = _huggingface_ids(tokenizer_json)(probes)
-    try:
-        fast_ids, fast_bounds = fast(probes)
-    except (ValueError, RuntimeError) as error:
-        return Proof(equal=False, note=f"fastokens failed on a probe: {error}")
-    if not np.array_equal(bounds, fast_bounds) or not np.array_equal(ids, fast_ids):
-        return Proof(equal=False, note=f"fastokens gave other ids on {len(probes)} probes")
-    return Proof(equal=True, note=f"gave Hugging Face's ids on {len(probes)} probes ({len(ids)} tokens)")
-
-
-def probe_texts(record: dict[str, Any]) -> list[str]:
-    """Texts that reach into a vocabulary's corners: its own tokens in new company, and characters of every kind."""
-    chance = random.Random(PROBE_SEED)
-    table = [token.decode("utf-8", "ignore") for token in _token_bytes(record)]
-    words = [word for word in table if word]
-    chance.shuffle(words)
-    probes = ["".join(words[i : i + 24]) for i in range(0, len(words), 24)]  # every token of the vocabulary once
-    added = [token["content"] for token in record["added_tokens"]]
-    for number in range(NUM_RANDOM_PROBES):
-        kind = _KINDS[number % len(_KINDS)]
-        parts = [kind(chance) for _ in range(chance.randint(1, 12))]
-        if number % 5 == 0 and added:
-            parts.insert(chance.randrange(len(parts) + 1), chance.choice(added))
-        probes.append(chance.choice(("", " ", "\n")).join(parts))
-    return [*probes, *_FIXED_PROBES]
-
-
-def _chars(low: int, high: int) -> Callable[[random.Random], str]:
-    return lambda chance: "".join(chr(chance.randint(low, high)) for _ in range(chance.randint(1, 8)))
-
-
-def _any_char(chance: random.Random) -> str:
-    point = chance.choice((chance.randrange(0x3000), chance.randrange(0x20000), chance.randrange(0x110000)))
-    return "\ufffd" if 0xD800 <= point <= 0xDFFF else chr(point)
-
-
-_BLANKS = (" ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u200b", "\x0b", "\x85")
-
-_KINDS: tuple[Callable[[random.Random], str], ...] = (
-    _chars(0x20, 0x7E),
-    _chars(0x4E00, 0x9FFF),
-    _chars(0x00A0, 0x024F),
-    _chars(0x0300, 0x036F),  # combining marks, which NFC composes
-    _chars(0x0370, 0x06FF),
-    _chars(0x0900, 0x0DFF),
-    _chars(0x1F300, 0x1FAFF),
-    _chars(0xAC00, 0xD7A3),
-    _chars(0x3040, 0x30FF),
-    _chars(0x2000, 0x206F),
-    _any_char,
-    lambda chance: chance.choice(("'s", "'LL", "don't", " the", "The", "tokenizer", "中文", "é", "e\u0301", "ﬁ", "½")),
-    lambda chance: chance.choice(_BLANKS) * chance.randint(1, 6),
-    lambda chance: str(chance.randrange(10 ** chance.randint(1, 12))),
-    lambda chance: "".join(chance.choice("!?.,:;-_=+*/\\|<>[]{}()#@$%^&~`\"'") for _ in range(chance.randint(1, 10))),
-)
-
-_FIXED_PROBES = (
-    "",
-    " ",
-    "a" * 5_000,
-    "哈" * 2_000,
-    " " * 3_000 + "x",
-    "\n" * 500,
-    "ab " * 2_000,
-    "0123456789" * 300,
-    "x = {'a': [1, 2.5e-3], \"b\": None}  # комментарий\n\tif x:\n\t\treturn y[::-1]\n",
-    "👩‍👩‍👧‍👦🏳️‍🌈 ﷽ ก็ नमस्ते Ａｂｃ ①② ℃ Å Ω ẛ̣",
-)

@@ -181,7 +181,8 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
     """Let transformers read the tokenizer, save it as a folder, and prove the fast encoder for it."""
     from transformers import AutoTokenizer
 
-    from dataprep.core.encode import ByteTable, prove_fast
+    from dataprep.core.encode import ByteTable
+    from dataprep.core.probes import prove_fast
 
     try:
         if place.is_file():
