@@ -21,7 +21,7 @@ from dataprep.core.columns import read_columns
 from dataprep.core.sandbox import TEMPLATE_ERRORS
 from dataprep.stages.agree import REASONING
 from dataprep.stages.plan import Dialogue, Plan, Plans, RefusedError, TurnCounts
-from dataprep.stages.render import Renderer, given_arguments
+from dataprep.stages.render import CLOCK, Renderer, given_arguments
 from dataprep.stages.tokenize import dialogue_of
 from dataprep.stages.tracing import in_parts
 from schemas.conversation import CONVERSATION
@@ -53,7 +53,7 @@ class Reference:
 
         self._tokenizer = tokenizer
         self._options = options or TokenOptions()
-        self._arguments = given_arguments(self._options)
+        self._arguments = {name: value for name, value in self._options.template_args.items() if name != CLOCK}
         names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
         controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         controls |= set(tokenizer.all_special_tokens)
@@ -61,7 +61,9 @@ class Reference:
         self._blind: Tokenizer | None = None
         self._renderer = None
         if tokenizer.chat_template:
-            compiled = _compile_jinja_template(tokenizer.chat_template)
+            compiled = _compile_jinja_template(tokenizer.chat_template)  # kept, and used by apply_chat_template
+            if CLOCK in self._options.template_args:  # which takes no functions
+                compiled.environment.globals[CLOCK] = given_arguments(self._options)[CLOCK]
             self._renderer = Renderer(
                 tokenizer.chat_template, names, sorted(controls), len, compiled, options=self._options
             )

@@ -61,8 +61,8 @@ def test_a_damaged_manifest(cache: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_version(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change_manifest(cache, version=3)
-    assert "version is 3, this version reads 2" in refusal(capsys, "run", "--shards", str(cache / "shards"))
+    change_manifest(cache, version=4)
+    assert "version is 4, this version reads 3" in refusal(capsys, "run", "--shards", str(cache / "shards"))
 
 
 def test_a_missing_shard(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

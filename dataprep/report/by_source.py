@@ -54,7 +54,7 @@ def _columns(
     targets = _joined([split.example_targets for split in packed])
     held_out = _joined([split.rows for split in packed if split.name == "val"])
     kept = np.bincount(of_row, minlength=size)
-    by_row, by_length = (of_row, cached.lengths) if cached else (of_row[rows], lengths)
+    by_row, by_length = (of_row[cached.rows], cached.lengths) if cached else (of_row[rows], lengths)
     return {
         "kept": kept,
         "ready": np.bincount(of_row[np.unique(rows)], minlength=size) if packed else kept,

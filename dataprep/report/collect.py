@@ -89,7 +89,7 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         stale=stale,
         index=index,
         packed=packed,
-        cached=read_cached(shards.parent, index.ids.to_pylist(), manifest, packed) if manifest else None,
+        cached=read_cached(shards.parent, index.ids.to_pylist(), manifest) if manifest else None,
         quarantined=quarantined,
         texts=measure_texts(folder, source, [*wanted, *refused.values()], SEED) if source.kept else None,
     )
@@ -195,10 +195,8 @@ def _text_figures(texts: Texts) -> TextFigures:
 
 
 def _token_figures(cached: Cached) -> TokenFigures:
-    lengths = cached.lengths[cached.lengths > 0]
-    return TokenFigures(
-        lengths=distribution(lengths, log_edges(lengths)), targets=cached.targets, truncation=cached.truncation
-    )
+    lengths = distribution(cached.lengths, log_edges(cached.lengths))
+    return TokenFigures(lengths=lengths, targets=cached.targets, truncation=cached.truncation)
 
 
 def _split_figures(split: Packed, manifest: ShardsManifest) -> SplitFigures:

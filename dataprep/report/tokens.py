@@ -35,9 +35,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cached:
-    """C conversations as they were tokenised, 0 where one was turned away; and what truncation would lose."""
+    """E examples of all conversations as they were tokenised; and what truncation would lose."""
 
-    lengths: NDArray[np.int64]  # (C,)
+    lengths: NDArray[np.int64]  # (E,)
+    rows: NDArray[np.int64]  # (E,): of conversations/
     targets: int
     truncation: list[Truncation]
 
@@ -73,31 +74,14 @@ def _read_batch(batch: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def read_cached(cache: Path, ids: Sequence[str], manifest: ShardsManifest, packed: Sequence[Packed]) -> Cached | None:
-    """Find the cached examples that the shards were made of, and measure them; None where they are gone.
-
-    The folder is the one in tokens/ whose conversations have, in all, as many tokens as the ledger says, and each as
-    many as its example where it was packed whole.
-    """
-    chunks = find_chunks(ids)
-    for folder in sorted((cache / "tokens").glob("*")):
-        cached = _read_folder(folder, chunks, len(ids))
-        if (
-            cached is not None
-            and cached.lengths.sum() == manifest.ledger.tokens.tokens
-            and all(_agrees(cached.lengths, split, manifest.options.seq_len) for split in packed)
-        ):
-            return cached
-    return None
+def read_cached(cache: Path, ids: Sequence[str], manifest: ShardsManifest) -> Cached | None:
+    """Find the cached examples that the shards were made of, and measure them; None where they are gone."""
+    found = _read_folder(cache / "tokens" / manifest.tokens_fingerprint[:16], find_chunks(ids))
+    return found if found is not None and found.lengths.sum() == manifest.ledger.tokens.tokens else None
 
 
-def _agrees(lengths: NDArray[np.int64], split: Packed, seq_len: int) -> bool:
-    own = lengths[split.rows]
-    return bool(((split.example_lengths == own) | (own > seq_len)).all())
-
-
-def _read_folder(folder: Path, chunks: Sequence[Chunk], total: int) -> Cached | None:
-    lengths = np.zeros(total, dtype=np.int64)
+def _read_folder(folder: Path, chunks: Sequence[Chunk]) -> Cached | None:
+    all_lengths, all_rows = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     lost = np.zeros((len(LIMITS), 3), dtype=np.int64)
     targets = 0
     for chunk in chunks:
@@ -105,23 +89,26 @@ def _read_folder(folder: Path, chunks: Sequence[Chunk], total: int) -> Cached | 
             batch = open_chunk(folder / f"{chunk.key}.arrow")
         except (OSError, pa.ArrowInvalid):
             return None
-        if batch.num_rows != chunk.stop - chunk.start:
+        examples = batch.column("example_lengths")
+        own = to_numpy(examples.flatten()).astype(np.int64)
+        if batch.num_rows != chunk.stop - chunk.start or own.sum() != len(batch.column("input_ids").flatten()):
             return None
-        bounds = to_numpy(batch.column("input_ids").offsets).astype(np.int64)
-        bounds -= bounds[0]
+        ends = np.cumsum(own)
         marks = _running(to_numpy(batch.column("assistant_masks").flatten()))
-        own = np.diff(bounds)
-        lengths[chunk.start : chunk.stop] = own
+        all_lengths.append(own)
+        all_rows.append(np.repeat(np.arange(chunk.start, chunk.stop), np.diff(to_numpy(examples.offsets))))
         targets += int(marks[-1])
         for number, limit in enumerate(LIMITS):
             longer = np.flatnonzero(own > limit)
-            beyond = marks[bounds[1:][longer]] - marks[bounds[longer] + limit]
+            beyond = marks[ends[longer]] - marks[ends[longer] - own[longer] + limit]
             lost[number] += (len(longer), int((own[longer] - limit).sum()), int(beyond.sum()))
     truncation = [
         Truncation(limit=limit, conversations=conversations, tokens=tokens, targets=cut)
         for limit, (conversations, tokens, cut) in zip(LIMITS, lost.tolist(), strict=True)
     ]
-    return Cached(lengths=lengths, targets=targets, truncation=truncation)
+    return Cached(
+        lengths=np.concatenate(all_lengths), rows=np.concatenate(all_rows), targets=targets, truncation=truncation
+    )
 
 
 def _running(values: NDArray[Any]) -> NDArray[np.int64]:

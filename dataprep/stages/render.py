@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from jinja2 import Template, meta
+from jinja2 import Template, meta, nodes
 
 from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
 from dataprep.core.trace import Question, Trace, TracedTemplate
@@ -49,8 +49,13 @@ def given_arguments(options: TokenOptions) -> dict[str, Any]:
 
 def template_arguments(compiled: Template, template: str, special_tokens: Mapping[str, str]) -> list[str]:
     """Names that a template asks for beside the messages, such as `enable_thinking`; it decides what they do."""
-    asked = meta.find_undeclared_variables(compiled.environment.parse(template))
-    return sorted(asked - {*_GIVEN, *special_tokens, *compiled.environment.globals})
+    tree = compiled.environment.parse(template)
+    asked = meta.find_undeclared_variables(tree) - {*_GIVEN, *special_tokens, *compiled.environment.globals}
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}  # set in some branch
+    tests = [test for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
+    tests += [filtered for filtered in tree.find_all(nodes.Filter) if filtered.name in ("default", "d")]
+    doubted = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
+    return sorted(asked - (own - doubted))
 
 
 class Renderer:
@@ -78,6 +83,7 @@ class Renderer:
             names={**special_tokens, **arguments},
             control_tokens=tuple(control_tokens),
             eos=eos if eos in control_tokens else None,
+            bos=special_tokens.get("bos_token"),
             length=length,
             compiled=compiled,
             traced=TracedTemplate(compiled.environment, template),
@@ -104,7 +110,7 @@ class Renderer:
                 return Untraced(self._template, dialogue).plans()
             raise node.with_traceback(None)
         node.uses += 1
-        if node.uses & (node.uses - 1) == 0 or structure in self._doubted:
+        if node.uses & (node.uses - 1) == 0 or (self._doubted and structure in self._doubted):
             try:
                 for plan in node.examples:
                     self._check(plan, dialogue)
