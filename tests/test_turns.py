@@ -98,6 +98,14 @@ def test_an_end_of_text_token_is_not_made_up_where_the_template_writes_other_con
         renderer(template, "<|x|>").plan(dialogue(("user", "a"), ("assistant", "b")))
 
 
+def test_the_token_that_begins_texts_ends_no_turn():
+    template = (
+        "{% for m in messages %}{{ bos_token ~ '[' ~ m.content ~ ']' if m.role == 'user' else m.content }}{% endfor %}"
+    )
+    with pytest.raises(RefusedError, match="message 4: no control token ends its turn"):
+        renderer(template, "<s>").plan(dialogue(*TWO))
+
+
 def test_gpt_oss_trains_on_the_last_turn_which_alone_ends_as_inference_ends():
     engine = renderer(GPT_OSS, *GPT_OSS_CONTROLS, eos="<|return|>")
     given = dialogue(*TWO)

@@ -34,6 +34,7 @@ class ChatTemplate:
     names: Mapping[str, Any]  # beside the messages: special tokens, and what the user chose
     control_tokens: tuple[str, ...]  # that can end turns
     eos: str | None  # the one that ends texts
+    bos: str | None  # the one that begins them
     length: Callable[[str], int]  # of a text, in the encoder's unit
     compiled: Template  # as it is officially rendered
     traced: TracedTemplate
@@ -171,6 +172,7 @@ class Tracing:
             self._template.control_tokens,
             self._template.arguments,
             self._template.eos,
+            self._template.bos,
         )
 
     def _refuse_dropped(self, slots: list[Slot], num_messages: int) -> None:
@@ -271,7 +273,7 @@ class Untraced(Tracing):
 
     def _search(self, whole: Marked, messages: list[dict[str, Any]]) -> TurnSearch:
         template = self._template
-        given = (template.control_tokens, template.arguments, template.eos)
+        given = (template.control_tokens, template.arguments, template.eos, template.bos)
         return _UntracedTurns(whole, self._trace, messages, self._render_or_none, *given)
 
     def _plan(self, example: ShownExample) -> Plan:

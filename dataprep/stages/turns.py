@@ -101,10 +101,15 @@ class TurnSearch:
         control_tokens: Sequence[str],
         arguments: Sequence[str],
         eos: str | None,
+        bos: str | None = None,
     ) -> None:
-        """`arguments` are names that the template may be given; `eos` ends turns where no template token could."""
+        """`arguments` are names that the template may be given; `eos` ends turns where no template token could.
+
+        `bos` begins texts: inference doesn't stop at it, even where the following message begins with it.
+        """
         self._whole, self._trace, self._messages, self._render = whole, trace, messages, render
         self._control_tokens, self._eos = control_tokens, eos
+        self._stops = [token for token in control_tokens if token != bos or token == eos]
         self._variants = [{name: value} for name in arguments for value in (False, True)]
         self._beginnings: dict[str, tuple[int, str]] = {}  # literal before a first text -> characters of it, prompt
         self._endings: list[tuple[str, int]] = []  # found so far, and how much of each begins the following message
@@ -296,7 +301,7 @@ class TurnSearch:
     def _first_control(self, text: str) -> str | None:
         """The control token that a text begins with, with the blanks before it."""
         bare = text.lstrip()
-        token = next((token for token in self._control_tokens if bare.startswith(token)), None)
+        token = next((token for token in self._stops if bare.startswith(token)), None)
         return token and text[: len(text) - len(bare)] + token
 
     def _shared(self, ending: str, last: int) -> str | None:
