@@ -16,6 +16,7 @@ from dataprep.template.signs import Ids, Signs, load_signs
 from dataprep.tokenised import TokenisedRow, read_tokenised
 from schemas.errors import InputError
 
+_THOUGHT_TOKENS = 16  # an empty think block has no more
 _MOSTLY = 0.9  # of the trained answers must end with a trained end token
 
 # What is found: what it does to training, and what to do.
@@ -195,22 +196,24 @@ def _turn_faults(
         return
     length = len(ids) - int(padding[len(ids) // 2 :].sum())
     of_turns = np.zeros(len(ids), dtype=bool)
+    stop = -1
     for place, following in zip(headers, [*headers[1:], length], strict=True):
         start = place + len(signs.header)
+        continued = place == stop and targets[place - 1 : start].all()  # an answer of several parts writes it itself
         closing = next((i for i in range(start, following) if int(ids[i]) in signs.ends), None)
-        stop = following if closing is None else closing + 1
+        stop = following if closing is None else _last_end(signs, ids, closing, following) + 1
         of_turns[place:stop] = True
         findings.answers += 1
-        if targets[place:start].any():
+        if targets[place:start].any() and not continued:
             yield "targets on headers"
         if closing is None and following == length:
             yield "cut off"
         if not targets[start:stop].any():
             yield "answers without targets"
             continue
-        yield from _answer_faults(findings, signs, ids, targets, (start, closing, stop))
+        yield from _answer_faults(findings, signs, ids, targets, (place, start, closing, stop))
         if closing is not None:
-            behind = _behind(signs, ids, stop, length)
+            behind = _behind(signs, ids, stop, following)
             of_turns[stop:behind] = True
             if targets[stop:behind].any():
                 yield "targets behind the end"
@@ -218,24 +221,33 @@ def _turn_faults(
         yield "targets on other text"
 
 
+def _last_end(signs: Signs, ids: NDArray[np.int64], closing: int, following: int) -> int:
+    """Where the last of an answer's end tokens stands: some templates write several, with blanks between."""
+    while True:
+        place = _behind(signs, ids, closing + 1, following)
+        if place >= following or int(ids[place]) not in signs.ends:
+            return closing
+        closing = place
+
+
 def _answer_faults(
     findings: Findings,
     signs: Signs,
     ids: NDArray[np.int64],
     targets: NDArray[np.bool_],
-    turn: tuple[int, int | None, int],
+    turn: tuple[int, int, int | None, int],
 ) -> Iterator[str]:
-    start, closing, stop = turn
+    place, start, closing, stop = turn
     findings.trained += 1
-    if closing is None or targets[closing]:
+    if closing is None or targets[closing:stop].any():
         findings.ended += 1
     else:
         yield "the end isn't a target"
     if not targets[start]:
         return
-    answer = ids[start:stop]
-    thought = any(tuple(answer[: len(each)].tolist()) == each for each in signs.empty_thoughts)
-    if thought or EMPTY_THOUGHT.match(signs.text(answer[:16].tolist())):
+    header = len(signs.text(ids[place:start].tolist()))
+    thought = EMPTY_THOUGHT.search(signs.text(ids[place : min(stop, start + _THOUGHT_TOKENS)].tolist()))
+    if thought and thought.start() <= header < thought.end():
         yield "empty think blocks trained"
 
 

@@ -227,5 +227,4 @@ def test_signs_of_turns_are_found_by_rendering(tiny_tokenizer_dir):
     signs = load_signs(str(tiny_tokenizer_dir))
     assert signs.text(list(signs.header)) == "<|im_start|>assistant\n"
     assert [signs.text([end]) for end in signs.ends] == ["<|im_end|>"]
-    assert [signs.text(list(each)) for each in signs.empty_thoughts] == ["<think>\n\n</think>\n\n"]
     assert signs.text(list(signs.system_header)) == "<|im_start|>system\n"

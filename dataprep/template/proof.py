@@ -23,7 +23,10 @@ UNSUPPORTED = "unsupported"  # the template itself refuses
 WRONG = "wrong"  # a check failed
 FAILED = "failed"  # it could not be tried: a time-out, or an error of the build
 
-EMPTY_THOUGHT = re.compile(r"\s*<([\w|]*think\w*)>\s*</\1>|\s*<\|channel>thought\s*<channel\|>")  # an answer's start
+# An answer's start: <think></think>, [THINK][/THINK], <|channel>thought<channel|> …
+EMPTY_THOUGHT = re.compile(
+    r"\s*[<\[◁][\w:|]*think\w*[>\]▷|]+\s*[<\[◁]/[\w:|]*think|\s*<\|channel>thought\s*<channel\|>", re.I
+)
 
 _WORDS = 100  # characters shown of what a template says
 _MARKED = re.compile(r"\{%-?\+?\s*generation\s*-?\+?%\}")
@@ -243,7 +246,8 @@ class _Proof:
             )
         except OFFICIAL_ERRORS as error:
             return f"transformers can't: {words(error)}"
-        theirs, ours = encoded["assistant_masks"], self._example["assistant_masks"]
+        ours = self._example["assistant_masks"]
+        theirs = encoded["assistant_masks"] + [0] * (len(ours) - len(encoded["assistant_masks"]))  # none at added ends
         sides = [own - other for own, other in zip(map(int, ours), theirs, strict=True)]
         lacks, has = self._runs(sides, 1), self._runs(sides, -1)
         parts = [f"lacks {text!r}" for text in lacks] + [f"also has {text!r}" for text in has]

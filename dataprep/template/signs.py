@@ -1,7 +1,6 @@
 """What a model's chat template and tokenizer write around turns, as ids, found by rendering short conversations."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ class Signs:
 
     header: Ids  # what stands before an answer; () where it can't be told
     ends: frozenset[int]  # tokens that end an answer
-    empty_thoughts: list[Ids]  # what arguments add to the header, such as an empty think block
     system_header: Ids  # what a dialogue with a system message begins with, bos left out
     controls: frozenset[int]
     bos: int | None
@@ -45,13 +43,10 @@ def load_signs(model: str) -> Signs:
         outcomes = {probe.name: prove(subject, probe) for probe in PROBES}
         official = subject.official
         ends = [*end_tokens(subject, outcomes), *_earlier_end(subject)] or [official.eos_token]
-        header = _header(subject)
-        arguments: list[dict[str, Any]] = [{name: value} for name in subject.arguments() for value in (False, True)]
-        prompts = [_added(subject, further) for further in ({}, *arguments)]
+        end_ids = frozenset(official.convert_tokens_to_ids(end) for end in ends if end)
         return Signs(
-            header=header,
-            ends=frozenset(official.convert_tokens_to_ids(end) for end in ends if end),
-            empty_thoughts=[each[len(header) :] for each in prompts if header and each != header and _is(each, header)],
+            header=_header(subject, end_ids),
+            ends=end_ids,
             system_header=_before(subject, [_SYSTEM, _USER], official.bos_token_id),
             controls=frozenset(subject.bundle.control_ids),
             bos=official.bos_token_id,
@@ -66,27 +61,34 @@ def _is(longer: Ids, beginning: Ids) -> bool:
     return longer[: len(beginning)] == beginning
 
 
-def _header(subject: Subject) -> Ids:
+def _header(subject: Subject, ends: frozenset[int]) -> Ids:
     """What stands before every answer: as much of the generation prompt as dialogues show before theirs."""
-    header = _added(subject, {})
+    header = _added(subject)
+    for place, number in enumerate(header[:-1]):  # the end of the question, where the prompt couldn't be told from it
+        if number in ends:
+            header = header[place + 1 :]
+            blanks = [not subject.decode([each]).strip() for each in header]
+            header = header[blanks.index(False) if False in blanks else 0 :]
+            break
     for messages in ([_USER, _ANSWER], [_USER, _ANSWER, {**_USER, "content": "Go on"}, {**_ANSWER, "content": "More"}]):
         try:
-            shown = _after(subject, subject.official_text(messages, None), _USER["content"])
+            text = subject.official_text(messages, None)
         except OFFICIAL_ERRORS:
             continue
+        shown = _after(subject, text[: text.find(_ANSWER["content"])], _USER["content"])
         places = [place for place in range(len(shown)) if shown[place : place + 1] == header[:1]]
         header = max((_common(header, shown[place:]) for place in places), key=len, default=header)
     return header
 
 
-def _added(subject: Subject, further: Mapping[str, Any]) -> Ids:
+def _added(subject: Subject) -> Ids:
     """The ids that a generation prompt adds, or, where it adds none, those between a question and the answer."""
     try:
-        bare = tuple(subject.official_ids([_USER], None, False, further))
-        prompt = tuple(subject.official_ids([_USER], None, True, further))
-        if len(prompt) > len(bare) and _is(prompt, bare):
+        bare = tuple(subject.official_ids([_USER], None, False))
+        prompt = tuple(subject.official_ids([_USER], None, True))
+        if len(prompt) > len(bare) and prompt[: len(bare)] == bare:
             return prompt[len(bare) :]
-        return _after(subject, subject.official_text([_USER], None, True, further), _USER["content"])
+        return _after(subject, subject.official_text([_USER], None, True), _USER["content"])
     except OFFICIAL_ERRORS:
         return ()
 
