@@ -104,13 +104,14 @@ def test_targets_that_lack_a_messages_text_or_hold_anothers_are_wrong():
     assert "text of message 1 is in the targets of answer 2" in outcomes[1].detail
 
 
-def _with_mask(subject: Subject, change) -> Subject:
+def _with_mask(subject: Subject, change, next_token: int = 0) -> Subject:
     """A subject whose examples have another mask, to see that a wrong one is noticed."""
 
     class Changed(Subject):
         def example(self, probe):
             example = Subject.example(self, probe)
             example["assistant_masks"] = change(example["input_ids"], example["assistant_masks"])
+            example["turn_ends"][0] += next_token  # the first turn reaches so much further
             return example
 
     names = ("bundle", "template", "engine", "official", "place")
@@ -228,3 +229,16 @@ def test_signs_of_turns_are_found_by_rendering(tiny_tokenizer_dir):
     assert signs.text(list(signs.header)) == "<|im_start|>assistant\n"
     assert [signs.text([end]) for end in signs.ends] == ["<|im_end|>"]
     assert signs.text(list(signs.system_header)) == "<|im_start|>system\n"
+
+
+def test_targets_that_reach_into_the_next_header_are_wrong():
+    with tempfile.TemporaryDirectory() as scratch:
+        subject = load_template(CHATML, None, {}, Path(scratch))
+
+        def reaching(ids, mask):
+            opening = subject.official.convert_tokens_to_ids("<|im_start|>")
+            place = [i for i, number in enumerate(ids) if number == opening][2]  # of the second question
+            return [target or place - 2 < i <= place for i, target in enumerate(mask)]
+
+        outcome = prove(_with_mask(subject, reaching, next_token=2), BY_NAME["multi-turn"])
+    assert (outcome.kind, outcome.detail) == (WRONG, "what opens the next turn is in the targets of answer 2")

@@ -86,6 +86,7 @@ class _Proof:
         self._subject, self._probe, self._ids, self._example = subject, probe, ids, example
         self._messages, self._tools = probe.messages(), probe.tools()
         self._whole = subject.official_text(self._messages, self._tools)
+        self._opening: list[str] | None = None  # control tokens between the first question and its answer
         self._problems: list[str] = []
         self._notes: list[str] = []
 
@@ -140,6 +141,9 @@ class _Proof:
             self._problems.append(f"answer {message + 1} ends without a control token")
         self._check_own(message, text)
         self._check_others(message, text)
+        if self._opening is None:
+            self._opening = self._opens(message, self._text_before(start))
+        self._check_tail(message, text, self._opening)
         if EMPTY_THOUGHT.match(text):
             self._notes.append("an empty think block is trained on")
         header = self._header()
@@ -201,6 +205,25 @@ class _Proof:
                 if self._official_ids(before, {name: value}) == self._ids[:start]:
                     return f"inference gives it with {name}={value}"
         return self._named(inference, self._text_before(start))
+
+    def _opens(self, number: int, before: str) -> list[str]:
+        earlier = [message["content"].strip() for message in self._messages[:number]]
+        return self._controls(before[max((before.rfind(each) + len(each) for each in earlier if each), default=0) :])
+
+    def _check_tail(self, number: int, text: str, opening: list[str]) -> None:
+        """Nothing that opens a turn stands behind the message's last text."""
+        own = [self._messages[number]["content"].strip()]
+        for call in self._messages[number].get("tool_calls", ()):
+            own += [call["function"]["name"], *map(str, call["function"]["arguments"].values())]
+        places = [text.rfind(each) + len(each) for each in own if each and each in text]
+        tail = self._controls(text[max(places, default=0) :])
+        if any(token in opening[1:] for token in tail) or any(token in opening[-1:] for token in tail[1:]):
+            self._problems.append(f"what opens the next turn is in the targets of answer {number + 1}")
+
+    def _controls(self, text: str) -> list[str]:
+        """The control tokens in a text, in order; `control_tokens` has the longest first."""
+        pattern = "|".join(map(re.escape, self._subject.bundle.control_tokens))
+        return re.findall(pattern, text) if pattern else []
 
     def _header(self) -> str:
         """What a generation prompt adds behind the first message; "" where it isn't a mere addition."""
