@@ -20,9 +20,9 @@ from dataprep.core.as_text import controls_pattern
 from dataprep.core.columns import read_columns
 from dataprep.core.sandbox import TEMPLATE_ERRORS
 from dataprep.stages.agree import REASONING
+from dataprep.stages.chosen import dialogue_of
 from dataprep.stages.plan import Dialogue, Plan, Plans, RefusedError, TurnCounts
 from dataprep.stages.render import CLOCK, Renderer, given_arguments
-from dataprep.stages.tokenize import dialogue_of
 from dataprep.stages.tracing import in_parts
 from schemas.conversation import CONVERSATION
 from schemas.manifest import TokenOptions

@@ -38,6 +38,8 @@ class Slot:
 
     def value(self, texts: "Texts") -> str:
         """The text that stands in this slot for these messages."""
+        if not self.operations and not self.parts:
+            return texts[self.field][self.message]
         if self.parts:
             value = "".join(part if isinstance(part, str) else part.value(texts) for part in self.parts)
         else:
@@ -67,8 +69,11 @@ class Slot:
                 yield from part.leaves()
 
 
-def _resolved(arguments: tuple[Any, ...], texts: "Texts") -> list[Any]:
-    return [argument.value(texts) if isinstance(argument, Slot) else argument for argument in arguments]
+def _resolved(arguments: tuple[Any, ...], texts: "Texts") -> Iterable[Any]:
+    for argument in arguments:
+        if type(argument) is Slot:
+            return [each.value(texts) if isinstance(each, Slot) else each for each in arguments]
+    return arguments
 
 
 Texts = dict[str, list[str]]  # field -> text of each message

@@ -95,7 +95,7 @@ class Growth:
 
     literals: int  # length, in the encoder's unit
     contents: NDArray[np.int64]  # (M,): how many times more each message's content stands in them
-    reasoning: NDArray[np.int64]  # (M,)
+    reasoning: list[tuple[int, int]]  # the same of each message's reasoning, where it does: message, times
 
 
 @dataclass(slots=True, kw_only=True)

@@ -52,9 +52,11 @@ def template_arguments(compiled: Template, template: str, special_tokens: Mappin
     tree = compiled.environment.parse(template)
     asked = meta.find_undeclared_variables(tree) - {*_GIVEN, *special_tokens, *compiled.environment.globals}
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}  # set in some branch
-    tests = [test for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
-    tests += [filtered for filtered in tree.find_all(nodes.Filter) if filtered.name in ("default", "d")]
-    doubted = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
+    doubts = [
+        *(test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")),
+        *(each.node for each in tree.find_all(nodes.Filter) if each.name in ("default", "d")),
+    ]
+    doubted = {node.name for node in doubts if isinstance(node, nodes.Name)}
     return sorted(asked - (own - doubted))
 
 

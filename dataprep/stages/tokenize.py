@@ -7,16 +7,16 @@ span begins and ends on token bounds. All of it is array work over the whole chu
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_arrow, to_lists
-from dataprep.core.columns import Columns, read_columns, rich_parts
+from dataprep.core.columns import Columns, read_columns
 from dataprep.core.encode import Encoder, Encoding
 from dataprep.core.trace import Slot
+from dataprep.stages.chosen import dialogue_of
 from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT, encode_as_text
 from dataprep.stages.plan import Dialogue, Growth, Plan, Plans, RefusedError, TurnCounts
 from dataprep.stages.render import DEFAULT_OPTIONS, Renderer
@@ -75,7 +75,7 @@ class _Rendered:
     piece_lengths: list[NDArray[np.int64]] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)  # of each turn of each text
     turns: dict[int, TurnCounts] = field(default_factory=dict)  # row -> its counts
-    growth: dict[int, float] = field(default_factory=dict)  # row -> how many times as long --turns exact makes it
+    growth: dict[int, int] = field(default_factory=dict)  # row -> how much longer --turns exact makes its text
     refused: dict[int, RefusedError] = field(default_factory=dict)  # row -> why
 
 
@@ -119,52 +119,6 @@ _DOCUMENT = Plans(
 )
 
 
-def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
-    """Conversation `row` as it is rendered. Raises RefusedError where nothing of it is to be trained on."""
-    low, high = int(columns.offsets[row]), int(columns.offsets[row + 1])
-    texts, roles = {"content": columns.contents[low:high]}, tuple(columns.roles[low:high])
-    messages, tools, extras = None, None, None
-    if columns.rich[row]:
-        messages, tools, extras = rich_parts(columns.record(row))
-    wanted = _wanted(roles, columns.trains[low:high] if columns.trains is not None else None, messages, options)
-    if messages is not None and options.thinking == "drop" and any("reasoning_content" in each for each in messages):
-        record = columns.record(row)
-        bare = [{**message, "reasoning": None} for message in record["messages"]]
-        messages, tools, extras = rich_parts({**record, "messages": bare})
-    if messages is not None:
-        texts["reasoning"] = [message.get("reasoning_content", "") for message in messages]
-    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras, wanted=wanted)
-
-
-def _wanted(
-    roles: tuple[str, ...],
-    trains: list[bool | None] | None,
-    messages: list[dict[str, Any]] | None,
-    options: TokenOptions,
-) -> tuple[bool, ...] | None:
-    """Of each message, whether its turn is to be trained on; None where each assistant message's is."""
-    only = options.thinking == "only"
-    if only and not (messages and any(message.get("reasoning_content") for message in messages)):
-        raise RefusedError("no-reasoning", "none of its messages has reasoning")
-    if roles == ("text",) or (
-        trains is None and options.train_on != "tool-calls" and options.turns != "last" and not only
-    ):
-        return None
-    wanted = [role == "assistant" for role in roles]
-    if trains is not None:
-        wanted = [want and train is not False for want, train in zip(wanted, trains, strict=True)]
-    for field_name, asked in (("tool_calls", options.train_on == "tool-calls"), ("reasoning_content", only)):
-        if asked:
-            has = [bool(message.get(field_name)) for message in messages or [{}] * len(roles)]
-            wanted = [want and there for want, there in zip(wanted, has, strict=True)]
-    if options.turns == "last" and True in wanted:
-        last = len(wanted) - 1 - wanted[::-1].index(True)
-        wanted = [number == last for number in range(len(wanted))]
-    if True not in wanted and options.train_on != "all":
-        raise RefusedError("no-targets", "no assistant message is to be trained on")
-    return tuple(wanted)
-
-
 def _add(
     rendered: _Rendered,
     row: int,
@@ -189,8 +143,7 @@ def _add(
             rendered.trained += plan.turn_trained
     rendered.turns[row] = plans.turns
     if plans.growth is not None:
-        whole = int(filled[0][1].sum())
-        rendered.growth[row] = 1 + _grown(plans.growth, dialogue, lengths, encoder) / max(1, whole)
+        rendered.growth[row] = _grown(plans.growth, dialogue, lengths, encoder)
 
 
 def _filled(
@@ -216,10 +169,8 @@ def _filled(
 def _grown(growth: Growth, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder) -> int:
     """How much longer than the whole its exact examples are, but for blanks that the template strips."""
     grown = growth.literals + int(growth.contents @ lengths)
-    if growth.reasoning.any():
-        grown += int(
-            growth.reasoning @ np.array(list(map(encoder.length, dialogue.texts["reasoning"])), dtype=np.int64)
-        )
+    for message, times in growth.reasoning:
+        grown += times * encoder.length(dialogue.texts["reasoning"][message])
     return grown
 
 
@@ -241,6 +192,7 @@ class _Tokens:
     faithful: NDArray[np.bool_]  # (D,)
     num_controls: NDArray[np.int64]  # (D,)
     is_target: NDArray[np.bool_]  # (D,): all of it but its first token, such as a document
+    text_lengths: NDArray[np.int64]  # (D,)
     as_text: frozenset[int]  # texts in which strings of control tokens stayed text
 
 
@@ -277,6 +229,7 @@ def _encode(rendered: _Rendered, encoder: Encoder, special: SpecialIds, options:
         num_controls=num_controls,
         as_text=frozenset(as_text),
         is_target=is_document | (options.train_on == "all"),
+        text_lengths=text_lengths,
     )
 
 
@@ -375,7 +328,7 @@ def _batch(
     turn_counts = _sums(rows, np.bincount(turns.texts, minlength=len(kept))[kept], num_rows)
     own = kept[turns.texts]
     starts, ends = _exchanges(all_rows, tokens, turns)
-    growth = np.array([rendered.growth.get(row, 1.0) for row in range(num_rows)])
+    exact_tokens = token_counts + _grown_tokens(all_rows, rendered, tokens, num_rows)
     reasons: pa.Array = pa.nulls(num_rows, pa.string())
     details = reasons
     if rendered.refused:
@@ -390,11 +343,21 @@ def _batch(
         to_lists(turn_counts, to_arrow(ends[own].astype(np.int32))),
         *_turn_columns(num_rows, rendered),
         _notes(num_rows, rendered, tokens),
-        to_arrow(np.rint(token_counts * growth).astype(np.int32)),
+        to_arrow(np.where(token_counts, exact_tokens, 0).astype(np.int32)),
         reasons,
         details,
     ]
     return pa.record_batch(columns, schema=EXAMPLE)
+
+
+def _grown_tokens(rows: NDArray[np.int64], rendered: _Rendered, tokens: _Tokens, num_rows: int) -> NDArray[np.int64]:
+    """About how many tokens --turns exact would add to each row: as its text grows, so do they."""
+    grown = np.zeros(num_rows)
+    grown[list(rendered.growth)] = list(rendered.growth.values())
+    per_length = np.diff(tokens.bounds) / np.maximum(1, tokens.text_lengths)
+    added = np.zeros(num_rows)
+    added[rows] = per_length  # where a row grows, it has one text
+    return np.rint(added * grown).astype(np.int64)
 
 
 def _exchanges(rows: NDArray[np.int64], tokens: _Tokens, turns: _Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

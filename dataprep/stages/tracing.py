@@ -161,7 +161,8 @@ class Tracing:
             literals += sign * sum(map(self._template.length, own))
             for leaf in (leaf for slot in slots for leaf in slot.leaves()):
                 times[leaf.field][leaf.message] += sign
-        return Growth(literals=literals, contents=times["content"], reasoning=times["reasoning"])
+        reasoning = [(message, number) for message, number in enumerate(times["reasoning"].tolist()) if number]
+        return Growth(literals=literals, contents=times["content"], reasoning=reasoning)
 
     def _search(self, whole: Marked, messages: list[dict[str, Any]]) -> TurnSearch:
         return TurnSearch(

@@ -169,6 +169,8 @@ class TurnSearch:
             other = self._render(before, True, variant)
             if other is not None and other != prompt:
                 prompts.append((other, next(f"{name}={value}" for name, value in variant.items())))
+                if len(other) == first and whole.startswith(other):  # none reaches further
+                    break
         found = [(len(text), name) for text, name in prompts if self._begins(text, first)]
         if found:
             return max(found, key=lambda candidate: candidate[0])

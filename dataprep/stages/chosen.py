@@ -1,0 +1,53 @@
+"""Chosen: a conversation and the user's options in, the dialogue to render out, with the messages to train on."""
+
+from typing import Any
+
+from dataprep.core.columns import Columns, rich_parts
+from dataprep.stages.plan import Dialogue, RefusedError
+from schemas.manifest import TokenOptions
+
+
+def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
+    """Conversation `row` as it is rendered. Raises RefusedError where nothing of it is to be trained on."""
+    low, high = int(columns.offsets[row]), int(columns.offsets[row + 1])
+    texts, roles = {"content": columns.contents[low:high]}, tuple(columns.roles[low:high])
+    messages, tools, extras = None, None, None
+    if columns.rich[row]:
+        messages, tools, extras = rich_parts(columns.record(row))
+    wanted = _wanted(roles, columns.trains[low:high] if columns.trains is not None else None, messages, options)
+    if messages is not None and options.thinking == "drop" and any("reasoning_content" in each for each in messages):
+        record = columns.record(row)
+        bare = [{**message, "reasoning": None} for message in record["messages"]]
+        messages, tools, extras = rich_parts({**record, "messages": bare})
+    if messages is not None:
+        texts["reasoning"] = [message.get("reasoning_content", "") for message in messages]
+    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras, wanted=wanted)
+
+
+def _wanted(
+    roles: tuple[str, ...],
+    trains: list[bool | None] | None,
+    messages: list[dict[str, Any]] | None,
+    options: TokenOptions,
+) -> tuple[bool, ...] | None:
+    """Of each message, whether its turn is to be trained on; None where each assistant message's is."""
+    only = options.thinking == "only"
+    if only and not (messages and any(message.get("reasoning_content") for message in messages)):
+        raise RefusedError("no-reasoning", "none of its messages has reasoning")
+    if roles == ("text",) or (
+        trains is None and options.train_on != "tool-calls" and options.turns != "last" and not only
+    ):
+        return None
+    wanted = [role == "assistant" for role in roles]
+    if trains is not None:
+        wanted = [want and train is not False for want, train in zip(wanted, trains, strict=True)]
+    for field_name, asked in (("tool_calls", options.train_on == "tool-calls"), ("reasoning_content", only)):
+        if asked:
+            has = [bool(message.get(field_name)) for message in messages or [{}] * len(roles)]
+            wanted = [want and there for want, there in zip(wanted, has, strict=True)]
+    if options.turns == "last" and True in wanted:
+        last = len(wanted) - 1 - wanted[::-1].index(True)
+        wanted = [number == last for number in range(len(wanted))]
+    if True not in wanted and options.train_on != "all":
+        raise RefusedError("no-targets", "no assistant message is to be trained on")
+    return tuple(wanted)
