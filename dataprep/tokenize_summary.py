@@ -100,7 +100,7 @@ def _turn_lines(manifest: ShardsManifest) -> list[str]:
     lines = []
     if turns.exact_differing < sum(turns.differing.values()) and options.turns == "whole" and options.train_on != "all":
         more = turns.exact_tokens / max(1, manifest.ledger.tokens.tokens) - 1
-        lines.append(f"--turns exact: {turns.exact_differing:,} turns would differ, for about {more:+.0%} tokens")
+        lines.append(f"--turns exact: {turns.exact_differing:,} turns differ, for about {more:+.0%} tokens")
     for name, count in turns.prompts.items():
         lines.append(f"{count:,} turns follow the prompt of {name}: at inference, give the template the same")
     return lines

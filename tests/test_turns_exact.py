@@ -229,7 +229,7 @@ def test_the_summary_tells_what_differs_and_what_exact_turns_cost(tmp_path, tiny
     assert "turns 150 trained on, 60 of them just as inference shows them" in lines
     assert "enable_thinking=False 90 lack what inference puts before the answer with this argument" in lines
     [line] = [line for line in lines if line.startswith("--turns exact")]
-    assert line.startswith("--turns exact: 0 turns would differ, for about +")
+    assert line.startswith("--turns exact: 0 turns differ, for about +")
     assert again.up_to_date
     assert again.manifest.ledger.turns == whole.manifest.ledger.turns
     exact = cache_of(tmp_path, tiny_tokenizer_dir, EXACT)
