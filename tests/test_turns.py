@@ -245,3 +245,27 @@ def test_a_cache_of_a_template_that_cannot_be_traced_is_verified(tmp_path, tiny_
     assert built.manifest.ledger.notes == {"turns found by rendering": 2}
     assert verify_cache(tmp_path / "cache", None).problems == []
     assert "2 conversations were rendered part by part to find their turns" in tokenize_summary(built, 0.0)
+
+
+def test_a_header_that_is_written_behind_the_last_message_is_no_part_of_its_turn() -> None:
+    template = (
+        "{% for m in messages %}<|start|>{{ m.role }}<|sep|>{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<|call|>{{ c.function.name }}<|done|>{% endfor %}<|end|>{% endfor %}"
+        "<|start|>assistant<|sep|>"
+    )
+    engine = renderer(template, "<|start|>", "<|sep|>", "<|end|>", "<|call|>", "<|done|>")
+    assert targets(engine, dialogue(("user", "a"), ("assistant", "b"))) == ["b<|end|>"]
+    call = {"role": "assistant", "content": "b", "tool_calls": [CALL]}
+    assert targets(engine, dialogue(("user", "a"), call)) == ["b<|call|>look<|done|><|end|>"]
+
+
+def test_a_call_that_the_template_leaves_out_beside_one_of_the_same_name_is_refused() -> None:
+    template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
+        "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    once = {"role": "assistant", "content": "b", "tool_calls": [CALL]}
+    assert targets(renderer(template, "<|start|>", "<|end|>"), dialogue(("user", "a"), once)) == ["blook<|end|>"]
+    with pytest.raises(RefusedError, match="leaves out its tool calls"):
+        renderer(template, "<|start|>", "<|end|>").plan(dialogue(("user", "a"), {**once, "tool_calls": [CALL, CALL]}))

@@ -10,6 +10,7 @@ and is the rendering's own beginning counts, so that an empty think block, which
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -238,6 +239,7 @@ class TurnSearch:
         tail = self._tail(self._messages[: number + 1], number, start, "")
         if tail is None:
             raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
+        tail = self._without_header(tail, start)
         found, begins_next, added = self._up_to_control(tail), 0, ""
         if found is not None and tail[len(found) :].strip():  # such as an argument of a tool call, not the end
             found = None
@@ -268,6 +270,20 @@ class TurnSearch:
                 return None
             literal = literal[len(header) :]
         return literal.partition(until)[0] if until else literal
+
+    def _without_header(self, tail: str, start: int) -> str:
+        """What ends a turn, without the next turn's header, which some templates write behind the last message, too.
+
+        The header is what stands before this turn after the end of the message before, its first control token.
+        """
+        before = self._whole.literal_before(start)
+        ends = sorted(before.find(token) + len(token) for token in self._control_tokens if token in before)
+        header = before[ends[0] :] if ends else ""
+        if not header.strip():
+            return tail
+        places = (place for place in range(len(tail)) if header.endswith(tail[place:]) and tail[place:].strip())
+        place = next((place for place in places if self._up_to_control(tail[:place]) == tail[:place].rstrip()), None)
+        return tail if place is None else tail[:place]
 
     def _with_next(self, tail: str, last: int) -> tuple[str | None, int]:
         """A turn's end by the control token with which the following message begins, and that token's length."""
@@ -322,6 +338,6 @@ class TurnSearch:
         """Raise where a turn holds another message's text, or lacks its own texts or tool calls."""
         if self._whole.count(start, end) != len(self._whole.owned(number)):
             raise NoTurnError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
-        for call in self._messages[number].get("tool_calls", ()):
-            if call["function"]["name"] not in self._whole.text[start:end]:
-                raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+        names = Counter(call["function"]["name"] for call in self._messages[number].get("tool_calls", ()))
+        if any(self._whole.text.count(name, start, end) < calls for name, calls in names.items()):
+            raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
