@@ -6,7 +6,7 @@ from pathlib import Path
 from dataprep.stages.clean.personal import make_personal
 from dataprep.stages.clean.steps import settled_steps
 from dataprep.stages.encodings import checked_encoding
-from dataprep.stages.inputs import RawFile, find_files
+from dataprep.stages.inputs import STDIN, RawFile, find_files
 from dataprep.stages.normalize.convert import KEYS, checked_format, role_names
 from dataprep.stages.normalize.mapping import keys_of, read_mapping
 from dataprep.stages.normalize.settings import Settings
@@ -74,5 +74,11 @@ def settle(choices: Choices) -> Settled:
         held_out=choices.held_out,
     )
     columns = tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
+    for counted in ("turns", "chars"):
+        least, most = settings.clean[f"min-{counted}"], settings.clean[f"max-{counted}"]
+        if "off" not in (least, most) and int(least) > int(most):
+            raise InputError(f"--clean min-{counted}={least}: above max-{counted}={most}, so no row is kept; lower it")
+    if STDIN in choices.held_out:
+        raise InputError("--held-out -: standard input is for INPUT; write the rows to a file and name it")
     held_out = find_files(choices.held_out, leave_out=Path()) if choices.held_out else []
     return Settled(settings=settings, options=options, columns=columns, held_out=held_out)

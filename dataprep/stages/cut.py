@@ -23,8 +23,8 @@ from dataprep.stages.documents import documents
 from dataprep.stages.encodings import as_utf8, checked_encoding, encoding_of
 from dataprep.stages.json_files import cut_json
 from dataprep.stages.normalize.convert import KEYS
-from dataprep.stages.raw import STDIN, RawFile, Segment
-from dataprep.stages.sniff import holds_json
+from dataprep.stages.raw import PACKINGS, STDIN, RawFile, Segment
+from dataprep.stages.sniff import disguised, holds_json
 from dataprep.stages.spooled import cut_spooled, parquet_sizes
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
@@ -72,6 +72,8 @@ def _opened(file: RawFile) -> AbstractContextManager[BinaryIO]:
 def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment]:
     chunks = unpacked(file, fed, READ_BYTES)
     head = next(chunks, b"")
+    if kind := disguised(head):
+        raise InputError(f"{file.name}: begins as a {kind} file; {_unmasked(file, kind)}")
     chunks = chain([head], chunks)
     encoding = encoding or encoding_of(head)
     if encoding == "utf-8":
@@ -84,6 +86,13 @@ def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment
             yield replace(segment, encoding=encoding) if encoding else segment
     except UnicodeError as error:
         raise InputError(f"{file.name}: not in the encoding {encoding}: {error}; give the one that it is in") from error
+
+
+def _unmasked(file: RawFile, kind: str) -> str:
+    if file.name == STDIN:
+        return "unpack it before the pipe, or name the file instead of '-'"
+    packed = file.ending + kind if kind in PACKINGS else kind
+    return "unpack it" if file.packing or file.archive else f"rename it to end in {packed}"
 
 
 def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool) -> Iterator[Segment]:
