@@ -77,10 +77,7 @@ def retry_quarantine(
     read_conversations_manifest(folder)  # before a folder is made
     with _writing(folder):
         before = read_conversations_manifest(folder)
-        if not quarantine.is_file() or sha256_file(quarantine) != before.quarantine.sha256:
-            raise InputError(
-                f"--retry {quarantine}: not the quarantine of {folder}; name {folder / before.quarantine.file}"
-            )
+        _check_retried(quarantine, folder / before.quarantine.file, before.quarantine)
         gathered = Gathered.of(before)
         segments = quarantine_segments(quarantine)
         unplaced = _gather(gathered, segments, before.quarantine.bytes, folder, settled, workers)
@@ -112,6 +109,16 @@ def _gather(
     ):
         gather(results, folder, quarantine, gathered, first_copies)
     return unplaced
+
+
+def _check_retried(given: Path, own: Path, record: Artefact) -> None:
+    if given.is_file() and sha256_file(given) == record.sha256:
+        return
+    if given.resolve() == own.resolve():
+        raise InputError(
+            f"--retry {given}: missing or changed since it was written; mend the rows in the input, and normalize that"
+        )
+    raise InputError(f"--retry {given}: not the quarantine of {own.parent}; name {own}")
 
 
 def _finished(

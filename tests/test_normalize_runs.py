@@ -77,8 +77,10 @@ def test_a_run_that_is_stopped_leaves_no_manifest_and_the_next_one_is_whole(tmp_
         while not (folder.is_dir() and any(folder.iterdir())):
             assert run.poll() is None
             time.sleep(0.01)
-        os.killpg(run.pid, number)
-        assert run.communicate()[1] == line
+        for _ in range(2):
+            os.killpg(run.pid, number)
+            time.sleep(0.1)
+        assert run.communicate(timeout=60)[1] == line
     assert not (folder / "manifest.json").exists()
     if number == signal.SIGINT:
         assert files_in(folder) == {}
