@@ -409,6 +409,7 @@ TEMPLATES = {
     "### Instruction:/### Response:": "### Instruction:\n{}\n\n### Response:\n{}\n\n",
     "<reserved_106>/<reserved_107>": "<reserved_106>{}<reserved_107>{}",
     "[|Human|]/[|AI|]": "[|Human|]{}\n[|AI|]{}\n",
+    "【用户】/【助手】": "【用户】：{}\n【助手】：{}\n",
     "[Round]": "[Round 1]\n\n问：{}\n\n答：{}\n\n",
     "USER:/ASSISTANT:": "USER: {} ASSISTANT: {}</s>",
 }

@@ -30,6 +30,8 @@ def _question_answer(row: dict[str, Any]) -> str | None:
     asked = any(row.get(key) for key in _ASKED)
     if row.get("context") and asked:
         return "`context` read as part of the question"
+    if row.get("question") and type(row.get("description")) is str:
+        return "`description` read as part of the question"
     posted = [key for key in ("title", "ask", "body") if row.get(key)]
     if len(posted) > 1 and not asked:
         return f"{' and '.join(posted)} joined into the question"
