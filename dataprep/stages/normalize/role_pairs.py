@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 ROLE_PAIRS = (
     *[("user", name) for name in ("assistant", "bot", "ai", "agent", "chatbot", "gpt", "chatgpt", "model", "expert")],
     *[("user", name) for name in ("robot", "sys", "therapist", "counselor", "doctor", "operator")],
+    *[(user, name) for user in ("user", "human") for name in ("bing", "bard", "claude")],
+    *[("visitor", name) for name in ("counselor", "therapist", "psychologist", "agent", "assistant")],
     *[("usr", name) for name in ("sys", "bot", "assistant", "agent")],
     *[("human", name) for name in ("assistant", "bot", "ai", "agent", "chatbot", "gpt", "chatgpt", "model", "robot")],
     *[("client", name) for name in ("counselor", "counsellor", "therapist", "psychologist", "coach", "advisor")],

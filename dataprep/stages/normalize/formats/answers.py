@@ -254,6 +254,8 @@ def _one_text(value: object, key: str) -> str | None:
     if key in _ANSWERING and isinstance(value, list) and value and all(type(part) is str for part in value):
         detail, fix = f"{key} is a list of {len(value)} texts, expected one", "keep the text that is meant"
         raise TurnedAway("non-text-content", detail, f"{fix}; of two, name the better one chosen, the other rejected")
-    if isinstance(value, dict) and value.get("type") == "text":
-        return checked_text(value, key)
+    if isinstance(value, dict):
+        held = next((value[name] for name in ("text", "value") if type(value.get(name)) is str), None)
+        if held is not None:
+            return held
     raise TurnedAway("non-text-content", f"{key} is {kind_of(value)}, expected a string")

@@ -32,7 +32,7 @@ from dataprep.stages.normalize.formats.ranked import (
     item_text,
 )
 from dataprep.stages.normalize.formats.turns import LATER_LISTS, SYSTEM_KEYS, TURN_LISTS, holds_turns, turn_keys
-from dataprep.stages.normalize.formats.unnamed import PAST_TEXTS, continued, thought_through, unnamed_turns
+from dataprep.stages.normalize.formats.unnamed import PAST_TEXTS, continued, in_order, thought_through, unnamed_turns
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.role_pairs import with_role_pair
@@ -120,7 +120,7 @@ def _listed(row: dict[str, Any]) -> dict[str, Any] | None:
         value = row.get(key)
         if value is None:
             continue
-        turns = as_list(value)
+        turns = in_order(as_list(value))
         if not isinstance(turns, list) or not turns:
             continue
         items = None if key in _MAY_HOLD_ROWS and isinstance(turns[0], dict) else _turns_of(turns)

@@ -30,6 +30,7 @@ _LONE_TEXTS = tuple(key for key in TEXT_KEYS if key not in ("content", "value", 
 _NUMBERED = re.compile(r"(.*?[^\W\d])[ _-]?(\d{1,3})")
 _DIALOGUE_IDS = ("dialogueid", "dialogid", "convid", "conversationid", "conversationhash", "sessionid", "chatid")
 _ONE_TEXT = ("utterance", "text", "sentence", "message", "content", "turntext", "body")
+_PLACE = re.compile(r"(\D*)(\d{1,3})")
 _TURNS = ("message", "turn", "round", "utterance", "msg")
 _ANSWERS = ("response", "answer", "output", "target", "reply", "completion")
 _QUESTIONS = ("instruction", "question", "query", "prompt", "input", "problem")
@@ -56,6 +57,16 @@ def unnamed_turns(turns: list[Any]) -> list[Any] | None:
     if key not in _LONE_TEXTS or len(turns) < 2:
         return None
     return [turn[key] for turn in turns]
+
+
+def in_order(value: object) -> object:
+    """Give what an object holds under numbers, {"0": {…}, "1": {…}} or {"turn_1": …}, as a list; else the value."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return value
+    found = [_PLACE.fullmatch(key) if type(key) is str else None for key in value]
+    places = {int(place[2]): item for place, item in zip(found, value.values(), strict=True) if place}
+    names = {place[1] for place in found if place}
+    return (_in_order(places) or value) if len(places) == len(value) and len(names) == 1 else value
 
 
 def numbered(row: dict[str, Any]) -> dict[str, Any] | None:
