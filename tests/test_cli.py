@@ -165,3 +165,13 @@ def test_closed_standard_streams_are_empty_ones(tmp_path):
     command = f"exec {sys.executable} -m dataprep.cli normalize - 0>&-"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "dataprep: -: holds no rows; name a file with at least one\n")
+
+
+def test_least_above_most_and_a_mapping_without_end_are_refused_by_their_flag(tmp_path, capsys):
+    assert main(["normalize", "raw.jsonl", "--clean", "min-turns=5", "--clean", "max-turns=2"]) == 1
+    assert capsys.readouterr().err.startswith("dataprep: --clean min-turns=5: above max-turns=2, so no row is kept")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 5_000, encoding="utf-8")
+    assert main(["normalize", "raw.jsonl", "--mapping", str(tmp_path / "deep.toml")]) == 1
+    assert capsys.readouterr().err.endswith("deep.toml: nested too deep; a shape is a flat table under [[shape]]\n")
+    assert main(["normalize", "raw.jsonl", "--held-out", "-"]) == 1
+    assert capsys.readouterr().err.startswith("dataprep: --held-out -: standard input is for INPUT")

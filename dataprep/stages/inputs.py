@@ -68,8 +68,8 @@ def _named(given: str) -> tuple[str | None, str]:
     parts = _NAMED.fullmatch(given)
     if parts is None or os.path.lexists(given) or (glob.has_magic(given) and _globbed(given)):
         return None, given
-    if not parts[1].strip():
-        raise InputError(f"{given}: no name before the '='; write NAME=PATH or ./{given}")
+    if not parts[1].strip() or _is_broken(parts[1]):
+        raise InputError(f"{given}: no name of UTF-8 before the '='; write NAME=PATH or ./{given}")
     return parts[1], parts[2]
 
 
@@ -264,10 +264,17 @@ def _raw_file(path: Path) -> RawFile:
             f"{name}: not a regular file; write the rows to a file, or give them to standard input and '-'"
         )
     ending, packing = _endings_of(path)
+    if ending in _NEVER_PACKED and _is_broken(str(path)):
+        raise InputError(f"{name}: Arrow opens no file whose name or folder is not UTF-8; rename it")
     source = _source(name, packing)
     if ending == ".arrow" and (path.parent / _SAVED_STATE).is_file():
         source = path.resolve().parent.name
     return RawFile(path=path, name=name, source=source, ending=ending, packing=packing, bytes=size)
+
+
+def _is_broken(name: str) -> bool:
+    """Tell whether a name holds bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _endings() -> str:
