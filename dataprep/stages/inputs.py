@@ -69,7 +69,7 @@ def _named(given: str) -> tuple[str | None, str]:
     if parts is None or os.path.lexists(given) or (glob.has_magic(given) and _globbed(given)):
         return None, given
     if not parts[1].strip() or _is_broken(parts[1]):
-        raise InputError(f"{given}: no name of UTF-8 before the '='; write NAME=PATH or ./{given}")
+        raise InputError(f"{given}: no name before the '='; write NAME=PATH or ./{given}")
     return parts[1], parts[2]
 
 
