@@ -60,6 +60,8 @@ def turned_away(row: object) -> TurnedAway:
         {"log": [{"speaker": "patient", "text": "Hello"}, {"speaker": "doctor", "text": "Hi"}], "record": {"id": 1}},
         {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "text": "Hi"}]},
         {"content": ["Hello", "Hi"], "document_id": 0},
+        {"messages": [{"content": None, "message": "Hello"}, {"content": None, "message": "Hi"}]},
+        {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": None, "text": "Hi"}]},
         {"messages": {"0": MESSAGES[0], "1": MESSAGES[1]}},
         {"dialogue": {"turn_2": {"speaker": "bot", "text": "Hi"}, "turn_1": {"speaker": "user", "text": "Hello"}}},
         {"conversations": [{"from": "human", "value": "Hello"}, {"from": "bing", "value": "Hi"}]},

@@ -171,7 +171,7 @@ def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) ->
     role = _role(turn, where, roles, role_key)
     train = _train_flag(turn, where)
     value = turn.get(text_key)
-    if text_key not in turn:
+    if value is None:
         value = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
     if role == CALL:
         return [_call_message(turn, value, where, train)]

@@ -41,7 +41,7 @@ def unnamed_turns(turns: list[Any]) -> list[Any] | None:
     if not all(isinstance(turn, dict) for turn in turns):
         return None
     first = turns[0]
-    key = next((key for key in TEXT_KEYS if key in first), None)
+    key = next((key for key in TEXT_KEYS if first.get(key) is not None), None)
     if any(turn.get(name) is not None for turn in turns for name in ROLE_KEYS):
         return None
     named = next((name for name in _NAMES if all(_is_speaker(turn.get(name)) for turn in turns)), None)
@@ -125,7 +125,7 @@ def _is_speaker(name: object) -> bool:
 def _text_of(turn: dict[str, Any]) -> Any:
     """Give the text of a turn; LangChain has it one level down, under `data`."""
     inner = turn["data"] if isinstance(turn.get("data"), dict) else turn
-    return next((inner[key] for key in TEXT_KEYS if key in inner), None)
+    return next((inner[key] for key in TEXT_KEYS if inner.get(key) is not None), None)
 
 
 def _is_text(value: object) -> bool:
