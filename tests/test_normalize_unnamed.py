@@ -204,6 +204,30 @@ def test_no_part_of_a_question_is_lost(row: dict, question: str) -> None:
     assert messages_of(in_a_table(row)) == messages_of(row)
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"options": {"A": "Rain", "B": "Sun"}},
+        {"choices": ["Rain", "Sun"]},
+        {"choices": {"label": ["A", "B"], "text": ["Rain", "Sun"]}},
+        {"options": [{"key": "A", "value": "Rain"}, {"key": "B", "value": "Sun"}]},
+        {"options": "['A. Rain', 'B. Sun']"},
+        {"A": "Rain", "B": "Sun", "C": None},
+    ],
+)
+def test_what_there_is_to_choose_from_stands_under_the_question(choices: dict) -> None:
+    row = {"question": "Which is wet?", **choices, "answer": "A"}
+    asked = [("user", "Which is wet?\nA. Rain\nB. Sun"), ("assistant", "A")]
+    assert messages_of(row) == messages_of(in_a_table(row)) == asked
+    assert messages_of({**row, "question": "Which is wet?\nA. Rain\nB. Sun"}) == asked
+
+
+def test_columns_that_are_no_choices_stay_out_of_the_question() -> None:
+    assert messages_of({"question": "Hello", "options": {"seed": 1}, "A": "x", "answer": "Hi"}) == HELLO
+    assert messages_of({"question": "Hello", "options": {"top_p": "1", "seed": "7"}, "answer": "Hi"}) == HELLO
+    assert messages_of({"q": "Hello", "a": "Hi"}) == HELLO
+
+
 def test_a_text_beside_an_answer_is_a_dialogue_where_it_has_marks() -> None:
     assert messages_of({"text": "User: Hello\nBot: Hi", "output": "fine"}) == HELLO
     assert messages_of({"text": "A page.", "label": 1}) == [("text", "A page.")]

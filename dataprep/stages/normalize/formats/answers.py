@@ -6,6 +6,7 @@ text, of `answers` the first counts, any other is turned away.
 
 from typing import Any
 
+from dataprep.stages.normalize.formats.choices import CHOICE_COLUMNS, choice_lines
 from dataprep.stages.normalize.formats.pairs import asked
 from dataprep.stages.normalize.formats.turns import Converted, Roles
 from dataprep.stages.normalize.message import checked_text
@@ -111,6 +112,7 @@ _TASK = ("instruction",)
 _TASKS = {"questiontext": ("questiontitle",), "inputs": ("definition", "instruction")}
 _MORE = {"指令": ("输入",), "instruction_zh": ("input_zh",), "instruction_en": ("input_en",)}  # and after it
 _TEXT_ANSWERS = tuple(answer for question, answer in NAMED_PAIRS if question == "text")
+_CHOICES = frozenset((*CHOICE_COLUMNS, "a"))
 _ANSWERING = frozenset(ANSWER_KEYS)
 _KNOWN = frozenset((*_ASKING, *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair)))
 
@@ -123,7 +125,16 @@ def _spellings(keys: tuple[str, ...]) -> tuple[str, ...]:
 ANSWER_SPELLINGS = (*_spellings((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS))), "answerText")
 SPELLINGS = (
     *_spellings((*_ASKING, "context", *POST_KEYS, *(question for question, _ in NAMED_PAIRS), "system", "history")),
-    *("questionText", "questionTitle", "definition", "输入", "input_zh", "input_en", *ANSWER_SPELLINGS),
+    *(
+        "questionText",
+        "questionTitle",
+        "definition",
+        *CHOICE_COLUMNS,
+        "输入",
+        "input_zh",
+        "input_en",
+        *ANSWER_SPELLINGS,
+    ),
 )
 
 
@@ -145,6 +156,9 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
     if question is None:
         detail = f"question-answer needs one of the keys {', '.join((*_ASKING, *POST_KEYS))}"
         raise TurnedAway("format-mismatch", detail)
+    if not _CHOICES.isdisjoint(row):
+        lines = [line for line in choice_lines(row) if line not in question]
+        question = "\n".join((question, *lines))
     return asked(row, question, _one_answer(row[answer_key], answer_key), answer_key, roles)
 
 
