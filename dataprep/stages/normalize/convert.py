@@ -6,7 +6,7 @@ counts as absent:
    after `prompt` or another question);
 2. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
    tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
-   and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `user`, `assistant`, `input`,
+   and another is there), `speaker` and other ROLE_KEYS are turns, a pair's keys (`human`, `user`, `assistant`, `input`,
    `output`) are turn-pairs; a list of strings is alternating, one string with speaker marks (marks.py) is marked;
 3. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh; `chosen` with other marks, or a
    question with marks up to its answer, which stands under another key: marked;
@@ -35,7 +35,8 @@ under their ids (keyed.py).
 | question-answer | keys, of which the first that is not null counts |
 |---|---|
 | question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
-| where none of these but `context` is there | `title`; `ask` or `body`; `context`, with `answer` |
+| where none of these but `context` is there, with `answer` | `title`; `ask`, `body`, `description`, `content`; `context` |
+| beside `question` | `description` after it; under all, what there is to choose from (choices.py) |
 | answer | `response`, `answer`, `completion`, `output`, `chosen` |
 | where there is no such pair | NAMED_PAIRS of answers.py, such as `human` and `gpt`; then any of these in capitals |
 """
