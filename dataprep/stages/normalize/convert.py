@@ -35,7 +35,7 @@ under their ids (keyed.py).
 | question-answer | keys, of which the first that is not null counts |
 |---|---|
 | question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
-| where none of these but `context` is there, with `answer` | `title`; `ask`, `body`, `description`, `content`; `context` |
+| where only `context` of these is there, with `answer` | `title`; `ask`, `body`, `description`, `content`; `context` |
 | beside `question` | `description` after it; under all, what there is to choose from (choices.py) |
 | answer | `response`, `answer`, `completion`, `output`, `chosen` |
 | where there is no such pair | NAMED_PAIRS of answers.py, such as `human` and `gpt`; then any of these in capitals |
