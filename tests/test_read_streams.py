@@ -145,6 +145,12 @@ def test_tsv_cells_are_divided_by_tabs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_cells_of_a_csv_may_be_divided_by_what_its_header_has_for_commas(tmp_path: Path, delimiter: str) -> None:
+    path = written(tmp_path / "a.csv", f'prompt{delimiter}response\n"a{delimiter}b"{delimiter}1,5\n'.encode())
+    assert rows_of(path) == [(2, {"prompt": f"a{delimiter}b", "response": "1,5"})]
+
+
 def test_a_broken_csv_row_costs_itself_only(tmp_path: Path) -> None:
     content = b'a,b\n1,2\n"x" y,3\n4\n5,\xd6\xd0\n"never closed,6\n7,8\n'
     assert rows_of(written(tmp_path / "a.csv", content)) == [

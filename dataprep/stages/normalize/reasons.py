@@ -1,7 +1,7 @@
 """Why a row is turned away: every reason code, with how to mend such a row."""
 
 FIXES = {
-    "bad-encoding": "name the encoding with --encoding, or save as UTF-8, for example: iconv -f GB18030 -t UTF-8 FILE > NEW",
+    "bad-encoding": "name its encoding with --encoding, or save it as UTF-8: iconv -f GB18030 -t UTF-8 FILE > NEW",
     "broken-json": "write one whole JSON value a line in .jsonl, one array in .json",
     "too-deep": "leave out the nested value or write it as a string",
     "too-large": "split the row; a row holds at most 1 GiB",
