@@ -1,8 +1,8 @@
 """Bytes of a .csv or .tsv file in; pieces of it that can be read alone, and a piece's rows, out.
 
 The first record is the header; a row is an object of strings, an empty cell is "". Cells may hold quotes and newlines
-inside double quotes. A record that breaks these rules costs its first line: reading goes on at the next. Cells of a .csv
-whose header has no comma are divided by what it has instead: semicolons, as where commas are decimal points, or tabs.
+inside double quotes. A record that breaks these rules costs its first line: reading goes on at the next. Where the
+header of a .csv has no comma, what it has instead divides the cells: semicolons or tabs.
 """
 
 import csv
