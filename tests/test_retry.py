@@ -92,3 +92,11 @@ def test_a_part_that_is_not_whole_is_named_before_anything_is_written(tmp_path: 
     with pytest.raises(CacheError, match=rf"{part.name}: {told}.*; run `dataprep normalize` with the input again"):
         retry_quarantine(quarantine(before, tmp_path), tmp_path)
     assert read_conversations_manifest(tmp_path / "conversations") == before
+
+
+def test_copies_stay_copies_whatever_a_mapping_makes_of_messages(tmp_path: Path) -> None:
+    before = normalize_corpus([written(tmp_path / "a.jsonl", dialogue("One?"), dialogue("One?"))], tmp_path)
+    mapping = tmp_path / "shapes.toml"
+    mapping.write_text('[[shape]]\nname = "odd"\nturns = "messages"\nrole = "role"\ntext = "none"\n', encoding="utf-8")
+    after = retry_quarantine(quarantine(before, tmp_path), tmp_path, choices=Choices(mapping=mapping))
+    assert (after.kept, after.turned_away) == (1, {"duplicate": 1})
