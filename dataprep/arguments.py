@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; is a variable of the shell not set?")
+    return Path(text)
+
+
 def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
     command = commands.add_parser(
         "normalize",
@@ -46,10 +52,12 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         formatter_class=raw,
     )
     command.add_argument("inputs", nargs="*", metavar="INPUT", help=_INPUTS)
-    command.add_argument("--out", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("--out", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--format", metavar="NAME", help="one of `dataprep formats` for every row, not each its own")
     command.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="map a further role name")
-    command.add_argument("--mapping", type=Path, metavar="FILE", help="a TOML file that teaches further shapes of rows")
+    command.add_argument(
+        "--mapping", type=_path, metavar="FILE", help="a TOML file that teaches further shapes of rows"
+    )
     command.add_argument("--encoding", metavar="NAME", help="of text files, such as gb18030, where it isn't found out")
     command.add_argument(
         "--preference",
@@ -69,7 +77,7 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     command.add_argument(
         "--held-out", action="append", default=[], metavar="INPUT", help="turn away what repeats text of this input"
     )
-    command.add_argument("--retry", type=Path, metavar="FILE", help="no INPUT: the rows of CACHE's quarantine FILE")
+    command.add_argument("--retry", type=_path, metavar="FILE", help="no INPUT: the rows of CACHE's quarantine FILE")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core where it pays)")
 
 
@@ -102,7 +110,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         epilog="example: dataprep tokenize --model Qwen/Qwen3-4B --seq-len 4096 --val-fraction 0.05",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--model", required=True, metavar="M", help="hub name, model folder, or .gguf file")
     command.add_argument(
         "--turns",
@@ -158,7 +166,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
     )
     command.add_argument(
-        "--recipe", type=Path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
+        "--recipe", type=_path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
     )
     command.add_argument(
         "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
@@ -174,7 +182,7 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="example: dataprep inspect cache/ --pack 3 --ids",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--pack", type=int, metavar="N", help="this pack, from 0 (default: 0)")
     what.add_argument("--conversation", metavar="ROW|ID", help="this conversation: its row, or the start of its id")
@@ -190,7 +198,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         epilog="example: dataprep verify cache/ --sample 1000",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
     command.add_argument("--sample", type=int, metavar="N", help="derive only about N examples anew (default: all)")
     command.add_argument(
         "--dataset",
@@ -211,8 +219,8 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         epilog="example: dataprep report cache/ --out report.html",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=Path, default=Path("cache"), metavar="CACHE", help="default: cache")
-    command.add_argument("--out", type=Path, metavar="FILE", help="default: CACHE/report.html")
+    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    command.add_argument("--out", type=_path, metavar="FILE", help="default: CACHE/report.html")
     command.add_argument(
         "--samples",
         type=int,

@@ -1,14 +1,15 @@
 """What the user chose for `dataprep normalize`, checked, as the settings that rows are read and cleaned by."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep.stages.clean.personal import make_personal
 from dataprep.stages.clean.steps import settled_steps
 from dataprep.stages.encodings import checked_encoding
-from dataprep.stages.inputs import RawFile, find_files
+from dataprep.stages.inputs import STDIN, RawFile, find_files
 from dataprep.stages.normalize.convert import KEYS, checked_format, role_names
-from dataprep.stages.normalize.mapping import keys_of, read_mapping
+from dataprep.stages.normalize.mapping import Shape, keys_of, read_mapping
 from dataprep.stages.normalize.settings import Settings
 from schemas.errors import InputError
 from schemas.manifest import NormalizeOptions
@@ -56,7 +57,7 @@ def settle(choices: Choices) -> Settled:
     settings = Settings(
         format=checked_format(choices.format),
         roles=role_names(choices.roles),
-        shapes=read_mapping(choices.mapping) if choices.mapping else (),
+        shapes=_shapes(choices.mapping) if choices.mapping else (),
         preference=choices.preference,
         paths=choices.paths,
         clean=settled_steps(choices.clean),
@@ -71,8 +72,21 @@ def settle(choices: Choices) -> Settled:
         encoding=checked_encoding(choices.encoding),
         clean=dict(settings.clean),
         pii=choices.pii,
-        held_out=choices.held_out,
+        held_out=[os.fsencode(given).decode("utf-8", "replace") for given in choices.held_out],
     )
     columns = tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
+    for counted in ("turns", "chars"):
+        least, most = settings.clean[f"min-{counted}"], settings.clean[f"max-{counted}"]
+        if "off" not in (least, most) and int(least) > int(most):
+            raise InputError(f"--clean min-{counted}={least}: above max-{counted}={most}, so no row is kept; lower it")
+    if STDIN in choices.held_out:
+        raise InputError("--held-out -: standard input is for INPUT; write the rows to a file and name it")
     held_out = find_files(choices.held_out, leave_out=Path()) if choices.held_out else []
     return Settled(settings=settings, options=options, columns=columns, held_out=held_out)
+
+
+def _shapes(mapping: Path) -> tuple[Shape, ...]:
+    try:
+        return read_mapping(mapping)
+    except RecursionError as error:
+        raise InputError(f"--mapping {mapping}: nested too deep; a shape is a flat table under [[shape]]") from error

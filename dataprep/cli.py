@@ -1,7 +1,9 @@
 """The `dataprep` command: arguments in, one call into the stages, a summary out; imports wait for their command."""
 
 import argparse
+import io
 import os
+import re
 import sys
 import textwrap
 import time
@@ -14,27 +16,68 @@ from schemas.errors import InputError, SftpackError
 Number = TypeVar("Number", int, float)
 
 _LINE_WIDTH = 120
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 when done, 1 after what the user can mend, 2 for wrong usage, 130 when interrupted."""
-    arguments = parser().parse_args(argv)
+    _open_standard_streams()
+    arguments = _told_apart(argv)
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
     try:
         return _COMMANDS[arguments.command](arguments)
     except SftpackError as error:
-        print(f"dataprep: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         place, reason = error.filename or "a file", error.strerror or error
-        print(f"dataprep: {place}: {reason}; check free space and permissions, then run it again", file=sys.stderr)
+        _complain(f"{place}: {reason}; check free space and permissions, then run it again")
+        return 1
+    except MemoryError:
+        _complain("out of memory; give it more, or run it with --workers 1")
         return 1
     except KeyboardInterrupt:
-        print("dataprep: interrupted; run the same command again to go on", file=sys.stderr)
+        _complain("interrupted; run the same command again to go on")
         return 130
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller closed, lest a file of ours takes its number; print what the terminal can't as escapes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _told_apart(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the arguments; inputs may stand on both sides of options. Ends the program for an option that is none."""
+    arguments, left = parser().parse_known_args(argv)
+    for text in left:
+        if text.startswith("-") or arguments.command != "normalize":
+            what = "no such option" if text.startswith("-") else "one argument too many"
+            hint = f"; a file of that name is ./{text}" if os.path.lexists(text) else ""
+            _complain(f"{arguments.command}: {text}: {what}; see dataprep {arguments.command} --help{hint}")
+            sys.exit(2)
+        arguments.inputs.append(text)
+    return arguments
+
+
+def _complain(message: str) -> None:
+    print(f"dataprep: {_on_one_line(message)}", file=sys.stderr)
+
+
+def _show(text: str) -> None:
+    print("\n".join(map(_on_one_line, text.split("\n"))))
+
+
+def _on_one_line(text: str) -> str:
+    """Show control characters, which names of files may hold, as escapes."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
@@ -44,7 +87,7 @@ def _normalize(arguments: argparse.Namespace) -> int:
 
     choices = Choices(
         format=arguments.format,
-        roles=dict(_role(text) for text in arguments.role),
+        roles=_roles(arguments.role),
         mapping=arguments.mapping,
         preference=arguments.preference,
         paths=arguments.paths,
@@ -59,7 +102,7 @@ def _normalize(arguments: argparse.Namespace) -> int:
         manifest = retry_quarantine(arguments.retry, arguments.out, choices=choices, workers=arguments.workers)
     else:
         manifest = normalize_corpus(arguments.inputs, arguments.out, choices=choices, workers=arguments.workers)
-    print(summary_text(manifest, arguments.out))
+    _show(summary_text(manifest, arguments.out))
     return 0 if manifest.kept else 1
 
 
@@ -80,11 +123,15 @@ def _steps(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _role(text: str) -> tuple[str, str]:
-    name, equals, role = text.partition("=")
-    if not (name and equals and role):
-        raise InputError(f"--role {text}: expected NAME=ROLE, such as --role counselor=assistant")
-    return name, role
+def _roles(texts: list[str]) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    for text in texts:
+        name, equals, role = text.partition("=")
+        if not (name and equals and role):
+            raise InputError(f"--role {text}: expected NAME=ROLE, such as --role counselor=assistant")
+        if roles.setdefault(name, role) != role:
+            raise InputError(f"--role {text}: {name} is given as {roles[name]}, too; leave one out")
+    return roles
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:
@@ -157,7 +204,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from dataprep.report.write import write_report
 
     samples = _checked(arguments.samples >= 0, arguments.samples, "--samples", "0 or more")
-    print(write_report(arguments.cache, arguments.out, samples))
+    _show(write_report(arguments.cache, arguments.out, samples))
     return 0
 
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataprep.core.errors import first_line
 from dataprep.stages.duplicates import SeenConversations, id_keys
 from dataprep.stages.near_duplicates import NearDuplicates, signatures
 from dataprep.stages.normalize.part import drop_rows
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.unit import Tally
 from dataprep.stages.quarantine import quarantine_line
+from schemas.errors import CacheError
 from schemas.manifest import Artefact, ConversationsManifest
 
 
@@ -114,9 +117,9 @@ class FirstCopies:
         return found
 
     def add_parts(self, parts: list[Path]) -> None:
-        """Add the conversations of these parts, all of which are kept."""
+        """Add the conversations of these parts, all of which are kept. Raises CacheError for one that isn't whole."""
         for part in parts:
-            table = pq.read_table(part, columns=["id", "origin", "messages"] if self._near else ["id", "origin"])
+            table = _read_part(part, ["id", "origin", "messages"] if self._near else ["id", "origin"])
             origins = table.column("origin").combine_chunks()
             tally = Tally(
                 ids=table.column("id").to_pylist(),
@@ -130,6 +133,14 @@ class FirstCopies:
     def place(self, number: int) -> str:
         """Say where a conversation stood, as file:row."""
         return self._origins.place(number)
+
+
+def _read_part(part: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(part, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = "missing" if not part.exists() else f"damaged: {first_line(error)}"
+        raise CacheError(f"{part}: {reason}; run `dataprep normalize` with the input again") from error
 
 
 class _Origins:

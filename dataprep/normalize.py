@@ -8,15 +8,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from dataprep.choices import Choices, Settled, settle
 from dataprep.gather import FirstCopies, Gathered, gather, placed
 from dataprep.held_out import held_out_by
+from dataprep.lock import locked
 from dataprep.share import file_segments, normalized
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.retry import quarantine_segments
+from dataprep.unchanged import Unchanged
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file, written_whole
@@ -45,15 +47,18 @@ def normalize_corpus(
     CacheError where `out` can't be written.
     """
     settled = settle(choices or Choices())
-    folder = out / "conversations"
+    folder = _conversations(out)
     files = find_files(inputs, leave_out=folder)
+    _refuse_own(files, folder)
     read: list[InputFile] = []
     endless = any(file.name == STDIN for file in files)
     total_bytes = None if endless else sum(file.bytes for file in files)
     gathered = Gathered(sources=Counter({file.source: 0 for file in files}))
     with _writing(folder):
+        unchanged = Unchanged(files)
         segments = file_segments(files, settled.options.encoding, settled.columns, read)
         quarantine = _gather(gathered, segments, total_bytes, folder, settled, workers)
+        unchanged.check()
         if gathered.rows == 0:
             raise InputError(_no_rows(files))
         return _finished(folder, gathered, read, settled.options, quarantine)
@@ -68,14 +73,12 @@ def retry_quarantine(
     CacheError.
     """
     settled = settle(choices or Choices())
-    folder = out / "conversations"
-    before = read_conversations_manifest(folder)
-    if not quarantine.is_file() or sha256_file(quarantine) != before.quarantine.sha256:
-        raise InputError(
-            f"--retry {quarantine}: not the quarantine of {folder}; name {folder / before.quarantine.file}"
-        )
-    gathered = Gathered.of(before)
+    folder = _conversations(out)
+    read_conversations_manifest(folder)  # before a folder is made
     with _writing(folder):
+        before = read_conversations_manifest(folder)
+        _check_retried(quarantine, folder / before.quarantine.file, before.quarantine)
+        gathered = Gathered.of(before)
         segments = quarantine_segments(quarantine)
         unplaced = _gather(gathered, segments, before.quarantine.bytes, folder, settled, workers)
         return _finished(folder, gathered, before.inputs, settled.options, unplaced)
@@ -99,10 +102,23 @@ def _gather(
     first_copies.add_parts([folder / part.file for part in gathered.parts])
     normalizer = settled.settings, held_out_by(settled)
     unplaced = folder / f".quarantine-{os.getpid()}.jsonl"
-    with written_whole(unplaced) as temporary, temporary.open("wb") as quarantine:
-        results = normalized(segments, total_bytes, folder, normalizer, workers)
+    with (
+        written_whole(unplaced) as temporary,
+        temporary.open("wb") as quarantine,
+        closing(normalized(segments, total_bytes, folder, normalizer, workers)) as results,
+    ):
         gather(results, folder, quarantine, gathered, first_copies)
     return unplaced
+
+
+def _check_retried(given: Path, own: Path, record: Artefact) -> None:
+    if given.is_file() and sha256_file(given) == record.sha256:
+        return
+    if given.resolve() == own.resolve():
+        raise InputError(
+            f"--retry {given}: missing or changed since it was written; mend the rows in the input, and normalize that"
+        )
+    raise InputError(f"--retry {given}: not the quarantine of {own.parent}; name {own}")
 
 
 def _finished(
@@ -131,35 +147,61 @@ def _finished(
         quarantine=placed(unplaced, f"quarantine-{digest[:8]}.jsonl", record),
     )
     write_manifest(folder / "manifest.json", manifest)
-    _remove_unnamed(folder, manifest)
     return manifest
+
+
+def _conversations(out: Path) -> Path:
+    """Name the folder that is written to. Raises InputError where Parquet's writer can't take its name."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"--out {out}: the name is not UTF-8; choose another") from error
+    return out / "conversations"
+
+
+def _refuse_own(files: list[RawFile], folder: Path) -> None:
+    """Refuse to read what the run would replace."""
+    for file in files:
+        if file.path.resolve().parent == folder.resolve():
+            raise InputError(
+                f"{file.name}: lies in the folder that is written to; choose another --out, or take up a quarantine "
+                "with --retry"
+            )
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder that is written to; what goes wrong there is the cache's, and nothing unplaced is left in it."""
+    """Make the folder that is written to, for this run alone; nothing is left in it that its manifest doesn't name.
+
+    What goes wrong there is the cache's.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield
+        with locked(folder):
+            _remove_unnamed(folder)
+            try:
+                yield
+            finally:
+                _remove_unnamed(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error
-    finally:
-        _remove_unplaced(folder)
 
 
-def _remove_unnamed(folder: Path, manifest: ConversationsManifest) -> None:
-    named = {manifest.quarantine.file, *(part.file for part in manifest.parts)}
-    for path in folder.iterdir():
-        if path.name not in named and _OURS.fullmatch(path.name):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _remove_unplaced(folder: Path) -> None:
+def _remove_unnamed(folder: Path) -> None:
+    """Remove our files that the manifest doesn't name: those of runs that didn't end, or that were replaced."""
+    named: set[str] = set()
+    if (folder / "manifest.json").exists():
+        try:
+            manifest = read_conversations_manifest(folder)
+        except CacheError:  # of another version: what it names can't be told
+            return
+        named = {manifest.quarantine.file, *(part.file for part in manifest.parts)}
     with suppress(OSError):
-        for path in folder.glob(f".*-{os.getpid()}[-.]*"):
-            path.unlink()
+        for path in folder.iterdir():
+            if path.name not in named and _OURS.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _most_first(counts: Counter[str]) -> dict[str, int]:

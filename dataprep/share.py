@@ -4,7 +4,7 @@ Which rows make a unit follows from the input alone, never from how many process
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from hashlib import sha256
 from itertools import chain, groupby
 from pathlib import Path
@@ -33,12 +33,11 @@ def file_segments(
 ) -> Iterator[Segment]:
     """Cut files in their order; `read` gets each once it has been cut to its end. See stages/cut.py for the rest."""
     for file in files:
-        digest, taken, found = sha256(), 0, None
+        digest, found = _Digest(), None
         for segment in cut(file, digest, encoding=encoding, columns=columns):
-            taken, found = taken + segment.bytes, segment.encoding
+            found = segment.encoding
             yield segment
-        num_bytes = file.bytes or taken
-        read.append(InputFile(path=file.name, bytes=num_bytes, sha256=digest.hexdigest(), encoding=found))
+        read.append(InputFile(path=file.name, bytes=digest.bytes, sha256=digest.hexdigest(), encoding=found))
 
 
 def normalized(
@@ -47,7 +46,7 @@ def normalized(
     folder: Path,
     normalizer: tuple[Settings, NDArray[np.uint64] | None],
     workers: int | None,
-) -> Iterator[tuple[Artefact | None, Tally]]:
+) -> Generator[tuple[Artefact | None, Tally], None, None]:
     """Yield what became of each unit, in order; parts lie in `folder` under names that say they are unplaced yet.
 
     `total_bytes` is the size of the input, None where it isn't known; `normalizer` is what `prepare` is given.
@@ -59,6 +58,21 @@ def normalized(
         for unit, result in run_tasks(normalize_unit, _units(segments, folder), num_workers, prepare, normalizer):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result
+
+
+class _Digest:
+    """SHA-256 of what it is fed, and how many bytes that were."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._hash = sha256()
+
+    def update(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _units(segments: Iterable[Segment], folder: Path) -> Iterator[Unit]:

@@ -24,6 +24,7 @@ rm -rf "$out"
 SECONDS=0
 show dataprep normalize examples --out "$out/cache"
 show dataprep tokenize "$out/cache" --model "$model" --seq-len 512 --val-fraction 0.12
+show dataprep report "$out/cache"
 show train run --shards "$out/cache" --out "$out/run" --batch-packs 2 --learning-rate 3e-4 --epochs 1 \
     --eval-every 100 --precision "$precision"
 show train chat --model "$out/run" --base "$model" --prompt "$question" --max-tokens 60
@@ -31,6 +32,7 @@ show train chat --model "$out/run" --base "$model" --prompt "$question" --max-to
 cat <<END
 
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
+  data     $out/cache/report.html  where rows and tokens went, with samples
   shards   $out/cache/shards      look at them: dataprep inspect $out/cache
   model    $out/run/model         talk to it:   train chat --model $out/run
   report   $out/run/summary.html  curves:       tensorboard --logdir $out/run/tensorboard

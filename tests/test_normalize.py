@@ -101,7 +101,7 @@ def test_a_row_turned_away_is_listed_with_its_place_its_reason_and_its_text(tmp_
             "source": "a",
             "reason": "no-messages",
             "detail": "dialogue is a string, expected a list",
-            "fix": "give the row at least one message",
+            "fix": "write the dialogue as a list of messages, or as one text of turns with User: or Assistant:",
             "raw": '{"dialogue": "' + "长" * 5000 + '"}',
         }
     ]

@@ -236,3 +236,10 @@ def test_the_demo_rows_of_a_trainer_are_read_by_a_mapping(read, shared: Path) ->
         for row in json.loads((folder / file).read_text(encoding="utf-8")):
             ((_, messages, _),) = read(mapping, row)
             assert [message[0] for message in messages] == roles
+
+
+def test_a_list_whose_turns_have_none_of_the_named_keys_is_of_another_shape(read) -> None:
+    toy_turns = '[[shape]]\nname = "toy turns"\nturns = "messages"\nuser = "toy_input"\nassistant = "toy_output"\n'
+    plain = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
+    assert read(toy_turns, plain) == [("openai", HELLO, None)]
+    assert read(toy_turns, {"messages": [{"toy_input": "Hello", "toy_output": "Hi"}]}) == [("toy turns", HELLO, None)]

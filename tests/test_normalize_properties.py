@@ -35,6 +35,9 @@ WORDS += [*("question", "answer", "completion", "context", "title", "ask", "prom
 WORDS += [
     *("mapping", "parent", "parts", "thinking", "reasoning", "answers", "images", "type", "tool_use", "tool_result")
 ]
+WORDS += [
+    *("sender", "log", "is_human", "type", "user_1", "bot_1", "message_1", "1", "2", "问：a", "speakers", "children")
+]
 WORDS += ["<think>", "</think>", "<tool_call>", '<tool_call>{"name": "a"', "<tool_response>\na\n</tool_response>"]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
 JSON = st.recursive(

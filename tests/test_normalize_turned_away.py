@@ -4,6 +4,7 @@ import pytest
 from rows import convert
 
 from dataprep.stages.normalize.convert import role_names
+from dataprep.stages.normalize.formats.turns import ROLE_KEYS
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
 
@@ -103,7 +104,7 @@ ROWS: list[tuple[object, str, str]] = [
     ),
     ({"data": ["Hello", 5]}, "bad-message", "message 2 is a number, expected a string"),
     ({"data": ["Hello"]}, "no-assistant-turn", "the roles are user; none is the assistant's"),
-    ({"question": "Hello", "answer": ["Hi", "Ho"]}, "non-text-content", "answer is a list, expected a string"),
+    ({"question": "Hello", "answer": ["Hi", "Ho"]}, "non-text-content", "answer is a list of 2 texts, expected one"),
     ({"question": ["Hello", "Bye"], "answer": "Hi"}, "non-text-content", "question is a list, expected a string"),
     ({"answer": "Hi"}, "unknown-format", "no known format has these keys: answer"),
     (
@@ -210,7 +211,7 @@ def test_rows_that_do_not_fit_a_forced_format_are_turned_away(format_name: str, 
 @pytest.mark.parametrize(
     ("turn", "detail"),
     [
-        ({"by": "a"}, "message 1 has no role under any of from, role, speaker, author; its keys are by"),
+        ({"by": "a"}, f"message 1 has no role under any of {', '.join(ROLE_KEYS)}; its keys are by"),
         ("Hi", "message 1 is a string, expected an object"),
     ],
 )

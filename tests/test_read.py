@@ -190,7 +190,7 @@ def test_globs_are_sorted_and_a_file_named_twice_is_read_once(tmp_path: Path, mo
             f"a.doc: cannot tell the kind of file by its ending; rename it to end in {ENDINGS}",
         ),
         ("gone.jsonl", "gone.jsonl: cannot be read: No such file or directory"),
-        ("pipe.jsonl", "pipe.jsonl: not a regular file; write the rows to a file first"),
+        ("pipe.jsonl", "pipe.jsonl: not a regular file; write the rows to a file, or give them"),
     ],
 )
 def test_inputs_that_cannot_be_used_say_what_to_do(

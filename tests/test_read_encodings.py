@@ -151,7 +151,7 @@ def test_an_encoding_that_is_given_wins_over_the_one_found_out(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "", "hex", "idna", "punycode"])
 def test_an_encoding_that_python_does_not_know_is_an_error(name: str) -> None:
-    with pytest.raises(InputError, match=f"encoding {name!r}: no such encoding; use one that Python knows"):
+    with pytest.raises(InputError, match=f"--encoding {name}: no such encoding; use one that Python knows"):
         checked_encoding(name)
 
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -127,3 +128,32 @@ def test_files_in_folders_are_known_by_their_endings_only(tmp_path: Path) -> Non
     (tmp_path / "a.log").write_bytes(TWO)
     with pytest.raises(InputError, match="file in this folder; name a folder or file that holds rows"):
         find_files([str(tmp_path)], leave_out=tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_passed_over(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(InputError, match="closed: cannot be read: Permission denied; make it readable, or name the"):
+        find_files([str(tmp_path)], leave_out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "INPUT: an empty name; is a variable of the shell not set?"),
+        (
+            "https://example.org/a.jsonl",
+            "https://example.org/a.jsonl: not a local path; download it, or give a dataset",
+        ),
+        ("\udcff=a.jsonl", "\udcff=a.jsonl: no name before the '='; write NAME=PATH or ./"),
+        ("\udcff.parquet", "\ufffd.parquet: Arrow opens no file whose name or folder is not UTF-8; rename it"),
+    ],
+)
+def test_inputs_that_are_none_say_so(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "\udcff.parquet"):
+        (tmp_path / name).write_text("{}\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        find_files([given], leave_out=tmp_path / "out")
+    assert str(caught.value).startswith(message)

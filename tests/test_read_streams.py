@@ -145,6 +145,12 @@ def test_tsv_cells_are_divided_by_tabs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_cells_of_a_csv_may_be_divided_by_what_its_header_has_for_commas(tmp_path: Path, delimiter: str) -> None:
+    path = written(tmp_path / "a.csv", f'prompt{delimiter}response\n"a{delimiter}b"{delimiter}1,5\n'.encode())
+    assert rows_of(path) == [(2, {"prompt": f"a{delimiter}b", "response": "1,5"})]
+
+
 def test_a_broken_csv_row_costs_itself_only(tmp_path: Path) -> None:
     content = b'a,b\n1,2\n"x" y,3\n4\n5,\xd6\xd0\n"never closed,6\n7,8\n'
     assert rows_of(written(tmp_path / "a.csv", content)) == [
@@ -244,3 +250,23 @@ def test_text_files_are_read_where_they_are_named_and_not_because_they_lie_in_a_
     assert found("") == found("*") == ["a.jsonl"]
     assert found("*.txt") == found("b.txt") == ["b.txt"]
     assert found("*.txt.gz") == ["c.txt.gz"]
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("read_bytes", [1, 7, 64, 1 << 20])
+def test_a_line_too_long_to_be_a_row_is_passed_over_and_counted(tmp_path, monkeypatch, packing, read_bytes):
+    monkeypatch.setattr(cutting, "LONGEST_LINE", 200)
+    monkeypatch.setattr(cutting, "READ_BYTES", read_bytes)
+    long = b'{"text": "%b"}' % (b"long " * 60)
+    lines = b"\n".join([b'{"text": "one"}', long, b"", b'{"text": "two"}', long, long])
+    path = written(tmp_path / f"a.jsonl{packing}", COMPRESS[packing](lines) if packing else lines)
+    if read_bytes == 1 << 20:  # no more is held than is read at once
+        assert [number for number, *_ in rows_of(path)] == [1, 2, 4, 5, 6]
+        return
+    assert rows_of(path) == [
+        (1, {"text": "one"}),
+        (2, "too-large", "the line is 313 bytes long"),
+        (4, {"text": "two"}),
+        (5, "too-large", "the line is 313 bytes long"),
+        (6, "too-large", "the line is 312 bytes long"),
+    ]

@@ -309,3 +309,24 @@ def test_cleaning_readings_and_branches_are_told_as_the_manifest_counts_them(tmp
     page = (tmp_path / "cache" / "report.html").read_text(encoding="utf-8")
     for reading in manifest.readings:
         assert reading.example.split("/")[-1] in page
+
+
+@pytest.mark.parametrize(("kind", "content"), [("part", b"PAR1, and no more"), ("quarantine", b"[]\n")])
+def test_a_damaged_part_or_quarantine_is_told_on_one_line(tmp_path, capsys, kind, content):
+    (tmp_path / "raw.jsonl").write_text('{"text": "A page."}\noops\n', encoding="utf-8")
+    assert main(["normalize", str(tmp_path / "raw.jsonl"), "--out", str(tmp_path)]) == 0
+    [path] = (tmp_path / "conversations").glob(f"{kind}-*")
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["report", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"dataprep: {path}: ")
+    assert told.endswith("; run `dataprep normalize` again\n")
+    assert told.count("\n") == 1
+
+
+def test_a_report_may_be_asked_of_the_conversations_folder(tmp_path):
+    (tmp_path / "raw.jsonl").write_text('{"text": "A page."}\n', encoding="utf-8")
+    assert main(["normalize", str(tmp_path / "raw.jsonl"), "--out", str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path / "conversations")]) == 0
+    assert (tmp_path / "report.html").is_file()

@@ -9,7 +9,7 @@ import pytest
 
 from dataprep.choices import Choices
 from dataprep.normalize import normalize_corpus, retry_quarantine
-from schemas.errors import InputError
+from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, read_conversations_manifest
 
@@ -73,3 +73,30 @@ def test_only_the_quarantine_of_the_folder_as_it_is_now_is_taken_up(tmp_path: Pa
     with pytest.raises(InputError, match=r"other.jsonl: not the quarantine of .*; name .*quarantine-"):
         retry_quarantine(Path(other), tmp_path)
     assert read_conversations_manifest(tmp_path / "conversations") == before
+
+
+def test_a_changed_quarantine_is_refused_with_where_to_mend_the_rows(tmp_path: Path) -> None:
+    before = normalize_corpus([written(tmp_path / "a.jsonl", dialogue("One?"), 5)], tmp_path)
+    quarantine(before, tmp_path).write_bytes(b"")
+    with pytest.raises(InputError, match="missing or changed since it was written; mend the rows in the input"):
+        retry_quarantine(quarantine(before, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "missing"), (b"PAR1, and no more", "damaged: ")])
+def test_a_part_that_is_not_whole_is_named_before_anything_is_written(tmp_path: Path, content, told) -> None:
+    before = normalize_corpus([written(tmp_path / "a.jsonl", dialogue("One?"), 5)], tmp_path)
+    part = tmp_path / "conversations" / before.parts[0].file
+    part.unlink()
+    if content is not None:
+        part.write_bytes(content)
+    with pytest.raises(CacheError, match=rf"{part.name}: {told}.*; run `dataprep normalize` with the input again"):
+        retry_quarantine(quarantine(before, tmp_path), tmp_path)
+    assert read_conversations_manifest(tmp_path / "conversations") == before
+
+
+def test_copies_stay_copies_whatever_a_mapping_makes_of_messages(tmp_path: Path) -> None:
+    before = normalize_corpus([written(tmp_path / "a.jsonl", dialogue("One?"), dialogue("One?"))], tmp_path)
+    mapping = tmp_path / "shapes.toml"
+    mapping.write_text('[[shape]]\nname = "odd"\nturns = "messages"\nrole = "role"\ntext = "none"\n', encoding="utf-8")
+    after = retry_quarantine(quarantine(before, tmp_path), tmp_path, choices=Choices(mapping=mapping))
+    assert (after.kept, after.turned_away) == (1, {"duplicate": 1})

@@ -155,7 +155,7 @@ def test_a_source_can_be_held_out_by_name(tmp_path, tiny_tokenizer_dir):
 
 def test_what_equals_a_held_out_conversation_is_counted_and_listed_and_never_trained_on(tmp_path, tiny_tokenizer_dir):
     dialogues = many_dialogues(12)
-    cache = corpus(tmp_path, {"train": dialogues[:10], "eval": dialogues[8:]}, options=("duplicates=keep",))
+    cache = corpus(tmp_path, {"train": dialogues[:10], "eval": dialogues[8:]}, options=("duplicates=off",))
     options = replace(OPTIONS, val_sources=["eval"])
     built = tokenize_corpus(cache, str(tiny_tokenizer_dir), options, workers=1)
     ledger = built.manifest.ledger

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
+from dataprep.core.errors import first_line
 from dataprep.core.progress import progress_bar
 from dataprep.report.scripts import SCRIPTS, scripts_of
 from dataprep.stages.pack import mixed
@@ -110,13 +112,22 @@ def _parts(folder: Path, manifest: ConversationsManifest) -> Iterator[Path]:
 
 
 def _read_columns(path: Path, columns: list[str]) -> pa.Table:
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         return file.read(columns=columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise CacheError(f"{path}: damaged: {first_line(error)}; run `dataprep normalize` again") from error
 
 
 def _batches(folder: Path, manifest: ConversationsManifest) -> Iterator[pa.RecordBatch]:
     for path in _parts(folder, manifest):
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             groups = range(file.num_row_groups)
             with ThreadPoolExecutor(max_workers=1) as reader:  # the next is read while one is measured
                 pending = [reader.submit(file.read_row_group, group) for group in groups[:1]]

@@ -53,7 +53,7 @@ def read_quarantines(
                     elif (slot := chance.randrange(found.counts[stratum])) < keep:
                         places[slot] = (path, place)
                     place += len(line)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CacheError(f"{path}: missing or damaged; run `dataprep {stage}` again") from error
     return found
 

@@ -12,6 +12,8 @@ from schemas.files import write_text_whole
 
 def write_report(cache: Path, out: Path | None, num_samples: int) -> str:
     """Write the page, by default CACHE/report.html. Raises CacheError, and InputError where `out` is a folder."""
+    if cache.resolve().name == "conversations" and not (cache / "conversations").exists():
+        cache = cache.resolve().parent
     page = out or shards_folder(cache).parent / "report.html"
     if page.is_dir():
         raise InputError(f"--out {page}: is a folder; name a file in it, such as {page / 'report.html'}")

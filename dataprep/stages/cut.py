@@ -23,8 +23,8 @@ from dataprep.stages.documents import documents
 from dataprep.stages.encodings import as_utf8, checked_encoding, encoding_of
 from dataprep.stages.json_files import cut_json
 from dataprep.stages.normalize.convert import KEYS
-from dataprep.stages.raw import STDIN, RawFile, Segment
-from dataprep.stages.sniff import holds_json
+from dataprep.stages.raw import PACKINGS, STDIN, RawFile, Segment
+from dataprep.stages.sniff import disguised, holds_json
 from dataprep.stages.spooled import cut_spooled, parquet_sizes
 from dataprep.stages.unpack import Digest, Fed, unpacked
 from schemas.errors import InputError
@@ -32,6 +32,7 @@ from schemas.errors import InputError
 READ_BYTES = 1 << 20
 SEGMENT_BYTES = 8 << 20
 SEGMENT_ROWS = 50_000
+LONGEST_LINE = 1 << 30  # bytes: no row can hold more
 
 _MAPPED = (".parquet", ".arrow")
 
@@ -72,6 +73,8 @@ def _opened(file: RawFile) -> AbstractContextManager[BinaryIO]:
 def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment]:
     chunks = unpacked(file, fed, READ_BYTES)
     head = next(chunks, b"")
+    if kind := disguised(head):
+        raise InputError(f"{file.name}: begins as a {kind} file; {_unmasked(file, kind)}")
     chunks = chain([head], chunks)
     encoding = encoding or encoding_of(head)
     if encoding == "utf-8":
@@ -84,6 +87,13 @@ def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment
             yield replace(segment, encoding=encoding) if encoding else segment
     except UnicodeError as error:
         raise InputError(f"{file.name}: not in the encoding {encoding}: {error}; give the one that it is in") from error
+
+
+def _unmasked(file: RawFile, kind: str) -> str:
+    if file.name == STDIN:
+        return "unpack it before the pipe, or name the file instead of '-'"
+    packed = file.ending + kind if kind in PACKINGS else kind
+    return "unpack it" if file.packing or file.archive else f"rename it to end in {packed}"
 
 
 def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool) -> Iterator[Segment]:
@@ -100,35 +110,8 @@ def _cut_chunks(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool
         yield from cut_json(
             file, fed, chunks, streamed=streamed, segment_bytes=SEGMENT_BYTES, segment_rows=SEGMENT_ROWS
         )
-    elif streamed:
-        yield from _stream_lines(file, fed, chunks)
     else:
-        yield from _cut_lines(file, chunks)
-
-
-def _stream_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes]) -> Iterator[Segment]:
-    held = bytearray()
-    start = end = lines = taken = 0
-    first_row = 1
-
-    def segment(data: bytes, rows: int) -> Segment:
-        stop, share = start + len(data), fed.taken - taken
-        return Segment(
-            file=file, kind="lines", start=start, end=stop, first_row=first_row, rows=rows, bytes=share, data=data
-        )
-
-    for chunk in chunks:
-        newlines = chunk.count(b"\n")
-        if newlines:
-            end = len(held) + chunk.rfind(b"\n") + 1
-            lines += newlines
-        held += chunk
-        if newlines and (end >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
-            yield segment(bytes(held[:end]), lines)
-            del held[:end]
-            start, first_row, lines, taken = start + end, first_row + lines, 0, fed.taken
-    if held:
-        yield segment(bytes(held), lines + 1)
+        yield from _cut_lines(file, fed, chunks, streamed)
 
 
 def _cut_pieces(file: RawFile, fed: Fed, kind: str, pieces: Iterator[tuple[bytes, int, int]]) -> Iterator[Segment]:
@@ -142,24 +125,44 @@ def _cut_pieces(file: RawFile, fed: Fed, kind: str, pieces: Iterator[tuple[bytes
         start, taken = end, fed.taken
 
 
-def _cut_lines(file: RawFile, chunks: Iterator[bytes]) -> Iterator[Segment]:
-    start = position = end = lines = 0
-    first_row = 1
+def _cut_lines(file: RawFile, fed: Fed, chunks: Iterator[bytes], streamed: bool) -> Iterator[Segment]:
+    """Cut at newlines. A line longer than LONGEST_LINE is passed over, and makes a segment that says so."""
+    held = bytearray()  # of a stream: what there is from `start` on
+    start = end = position = lines = taken = 0
+    first_row, too_long = 1, False
+
+    def segment(stop: int, rows: int) -> Segment:
+        return Segment(
+            file=file,
+            kind="too-long" if too_long else "lines",
+            start=start,
+            end=stop,
+            first_row=first_row,
+            rows=rows,
+            bytes=fed.taken - taken if streamed else stop - start,
+            data=bytes(held[: stop - start]) if streamed else None,
+        )
+
     for chunk in chunks:
-        newlines = chunk.count(b"\n")
-        if newlines:
+        if too_long and (newline := chunk.find(b"\n") + 1):
+            yield segment(position + newline, 1)
+            start = end = position = position + newline
+            first_row, too_long, taken, chunk = first_row + 1, False, fed.taken, chunk[newline:]
+        if newlines := chunk.count(b"\n"):
             end = position + chunk.rfind(b"\n") + 1
             lines += newlines
         position += len(chunk)
-        if newlines and (end - start >= SEGMENT_BYTES or lines >= SEGMENT_ROWS):
-            yield _lines_segment(file, start, end, first_row, lines)
-            start, first_row, lines = end, first_row + lines, 0
+        if streamed and not too_long:
+            held += chunk
+        if lines and (end - start >= SEGMENT_BYTES or lines >= SEGMENT_ROWS or position - end > LONGEST_LINE):
+            yield segment(end, lines)
+            del held[: end - start]
+            start, first_row, lines, taken = end, first_row + lines, 0, fed.taken
+        if not lines and position - start > LONGEST_LINE:
+            too_long = True
+            held.clear()
     if position > start:
-        yield _lines_segment(file, start, position, first_row, lines + 1)
-
-
-def _lines_segment(file: RawFile, start: int, end: int, first_row: int, rows: int) -> Segment:
-    return Segment(file=file, kind="lines", start=start, end=end, first_row=first_row, rows=rows, bytes=end - start)
+        yield segment(position, lines + 1)
 
 
 def _cut_parquet(file: RawFile, digest: Digest) -> Iterator[Segment]:

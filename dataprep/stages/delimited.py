@@ -1,12 +1,14 @@
 """Bytes of a .csv or .tsv file in; pieces of it that can be read alone, and a piece's rows, out.
 
 The first record is the header; a row is an object of strings, an empty cell is "". Cells may hold quotes and newlines
-inside double quotes. A record that breaks these rules costs its first line: reading goes on at the next.
+inside double quotes. A record that breaks these rules costs its first line: reading goes on at the next. Where the
+header of a .csv has no comma, what it has instead divides the cells: semicolons or tabs.
 """
 
 import csv
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.raw import RawFile, RawRow, Segment
@@ -26,7 +28,9 @@ def delimited_pieces(
 
     Raises InputError for a header that can't be read or names a column twice.
     """
-    records = _records(_lines(chunks), DELIMITERS[file.ending])  # as Latin-1: every byte is a character
+    lines_of_file = _lines(chunks)  # as Latin-1: every byte is a character
+    top = list(islice(lines_of_file, 1))
+    records = _records(chain(top, lines_of_file), _delimiter(file, top))
     header, line = "", 1
     for text, num_lines, cells in records:
         header, line = text, line + num_lines
@@ -53,8 +57,8 @@ def delimited_rows(segment: Segment) -> Iterator[RawRow]:
     """Yield the rows of a piece, numbered by the line that each begins on; blank lines are none."""
     assert segment.data is not None
     text = segment.data.decode("utf-8", "surrogateescape")
-    lines = (line + "\n" for line in text.removesuffix("\n").split("\n"))
-    records = _records(lines, DELIMITERS[segment.file.ending])
+    lines = [line + "\n" for line in text.removesuffix("\n").split("\n")]
+    records = _records(iter(lines), _delimiter(segment.file, lines))
     names: list[str] = next(records)[2] or []
     number = segment.first_row
     for record, num_lines, cells in records:
@@ -63,6 +67,15 @@ def delimited_rows(segment: Segment) -> Iterator[RawRow]:
             row = _row(names, cells, raw)
             yield number, row, raw if isinstance(row, TurnedAway) else None
         number += num_lines
+
+
+def _delimiter(file: RawFile, lines: list[str]) -> str:
+    """Give what divides the cells of a file that begins with these lines."""
+    usual = DELIMITERS[file.ending]
+    header = lines[0] if lines else ""
+    if usual != "," or usual in header:
+        return usual
+    return max(",;\t", key=header.count)
 
 
 def _row(names: list[str], cells: list[str] | None, raw: bytes) -> dict[str, str] | TurnedAway:

@@ -42,7 +42,7 @@ def checked_encoding(name: str | None) -> str | None:
         _decoder(name).decode("a".encode(name), True)  # LookupError where bytes are encoded, ValueError in idna
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
-            f"encoding {name!r}: no such encoding; use one that Python knows, such as utf-8, gb18030, big5, shift_jis, "
+            f"--encoding {name}: no such encoding; use one that Python knows, such as utf-8, gb18030, big5, shift_jis, "
             "euc_kr, cp1252 or utf-16"
         ) from error
     return found.name

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from dataprep.stages.archives import ARCHIVE_ENDINGS, Archive, Member
+from dataprep.stages.caches import CACHE_FOLDERS, is_cache
 from dataprep.stages.hub import HUB, hub_files
 from dataprep.stages.raw import ENDINGS, PACKINGS, STDIN, RawFile, RawRow, Segment
 from dataprep.stages.sniff import ending_of
@@ -24,6 +25,7 @@ _SAVED = (_SAVED_STATE, _SAVED_INFO, _SAVED_SPLITS)
 _PACKED = ", or as in .jsonl.gz (.bz2, .xz, .zst); a .zip or .tar may hold such files"
 _NEVER_PACKED = (".parquet", ".arrow")  # compressed inside, or mapped
 _ALSO_LINES = (".ndjson", ".jsonlines")
+_URL = re.compile(r"(?!hf:)[a-z][a-z0-9+]+://", re.IGNORECASE)
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 
 
@@ -32,13 +34,16 @@ def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
 
     A .txt file is read where it or its ending is named: those that lie in a folder may be notes and licences.
     A folder that `datasets` saved gives the files that its state.json names. Hidden files and the folder `leave_out`
-    are passed over in folders and globs. "-" is standard input, of .jsonl, whose size is not known and given as 0.
+    are passed over in folders and globs; what lies in a cache of ours is, too, in folders and in globs with **.
+    "-" is standard input, of .jsonl, whose size is not known and given as 0.
     An archive gives its members; hf://owner/name a dataset of the hub; NAME=PATH what PATH does, with the source NAME.
     The kind of a file that is named and has none of our endings is found out. Raises InputError.
     """
     found: dict[tuple[Path, str], RawFile] = {}
     named: set[str] = set()
     for given in inputs:
+        if not given:
+            raise InputError("INPUT: an empty name; is a variable of the shell not set?")
         source, path = _named(given)
         files = list(_given_files(path, leave_out.resolve()))
         if not files:
@@ -63,7 +68,7 @@ def _named(given: str) -> tuple[str | None, str]:
     parts = _NAMED.fullmatch(given)
     if parts is None or os.path.lexists(given) or (glob.has_magic(given) and _globbed(given)):
         return None, given
-    if not parts[1].strip():
+    if not parts[1].strip() or _is_broken(parts[1]):
         raise InputError(f"{given}: no name before the '='; write NAME=PATH or ./{given}")
     return parts[1], parts[2]
 
@@ -130,6 +135,8 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
                 f"and .txt files as '{path.as_posix()}/*.txt'"
             )
         return files
+    if _URL.match(given):
+        raise InputError(f"{given}: not a local path; download it, or give a dataset of the hub as hf://owner/name")
     if not glob.has_magic(given):
         raise InputError(f"{given}: no such file or folder; check the path (from {Path.cwd()})")
     files = [
@@ -139,6 +146,7 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
         and (_is_text(Path(given)) or not _is_text(path))
         and not path.is_dir()
         and leave_out not in path.resolve().parents
+        and not ("**" in given and _in_cache(path))
     ]
     if not files:
         raise InputError(f"{given}: no {_endings()} file matches; check the pattern (from {Path.cwd()})")
@@ -150,8 +158,9 @@ def _globbed(given: str) -> list[str]:
 
 
 def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for parent, folders, names in os.walk(folder, onerror=_refuse_unread):
+        in_cache = CACHE_FOLDERS if is_cache(Path(parent)) else ()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in in_cache)
         if Path(parent).resolve() == leave_out:
             folders.clear()
             continue
@@ -165,6 +174,17 @@ def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
             passed_over = name.startswith(".") or name == _SAVED_SPLITS or _is_text(path)
             if not passed_over and (is_data(path) or _archive_ending(path)):
                 yield path
+
+
+def _refuse_unread(error: OSError) -> None:
+    raise InputError(
+        f"{error.filename}: cannot be read: {error.strerror}; make it readable, or name the files and folders beside it"
+    ) from error
+
+
+def _in_cache(path: Path) -> bool:
+    inside = zip(path.resolve().parents, path.resolve().parents[1:], strict=False)
+    return any(folder.name in CACHE_FOLDERS and is_cache(parent) for folder, parent in inside)
 
 
 def _saved_files(folder: Path) -> list[Path] | None:
@@ -237,14 +257,24 @@ def _raw_file(path: Path) -> RawFile:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+        remedy = "mend or remove the link" if path.is_symlink() else "make it readable, or leave it out"
+        raise InputError(f"{name}: cannot be read: {error.strerror}; {remedy}") from error
     if not path.is_file():
-        raise InputError(f"{name}: not a regular file; write the rows to a file first")
+        raise InputError(
+            f"{name}: not a regular file; write the rows to a file, or give them to standard input and '-'"
+        )
     ending, packing = _endings_of(path)
+    if ending in _NEVER_PACKED and _is_broken(str(path)):
+        raise InputError(f"{name}: Arrow opens no file whose name or folder is not UTF-8; rename it")
     source = _source(name, packing)
     if ending == ".arrow" and (path.parent / _SAVED_STATE).is_file():
         source = path.resolve().parent.name
     return RawFile(path=path, name=name, source=source, ending=ending, packing=packing, bytes=size)
+
+
+def _is_broken(name: str) -> bool:
+    """Tell whether a name holds bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _endings() -> str:

@@ -15,21 +15,18 @@ def quarantine_line(file: str, source: str, row: RawRow, reason: TurnedAway) -> 
     """Write the line of one row. `raw` is its text; `raw_cut` is true where that was longer than RAW_BYTES."""
     number, value, raw = row
     record = {
-        "file": file,
+        "file": _whole(file),
         "row": number,
-        "source": source,
+        "source": _whole(source),
         "reason": reason.reason,
-        "detail": reason.detail,
+        "detail": _whole(reason.detail),
         "fix": reason.fix,
     }
     text, cut = _raw_text(value, raw)
     record["raw"] = text
     if cut:
         record["raw_cut"] = True
-    try:
-        return orjson.dumps(record) + b"\n"  # a copy: what orjson gives holds on to 4 KB however short it is
-    except TypeError:  # half of a surrogate pair in the detail or the row
-        return json.dumps(record).encode() + b"\n"
+    return orjson.dumps(record) + b"\n"  # a copy: what orjson gives holds on to 4 KB however short it is
 
 
 def _raw_text(value: Any, raw: bytes | None) -> tuple[str, bool]:
@@ -39,6 +36,13 @@ def _raw_text(value: Any, raw: bytes | None) -> tuple[str, bool]:
         return "", False
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
+        if _whole(text) != text:
+            text = json.dumps(value, default=str)  # with the halves of surrogate pairs as escapes
     except (TypeError, ValueError, RecursionError):
         return "", True
     return text[:RAW_BYTES], len(text) > RAW_BYTES
+
+
+def _whole(text: str) -> str:
+    """Show halves of surrogate pairs, which no file can hold, as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

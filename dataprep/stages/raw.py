@@ -35,7 +35,7 @@ class Segment:
     """
 
     file: RawFile
-    kind: str  # lines | values | viewer (values under "row") | delimited | document | parquet | arrow | batches | lost
+    kind: str  # lines | too-long | values | viewer | delimited | document | parquet | arrow | batches | lost
     start: int  # of .arrow: stages/arrow.py
     end: int
     first_row: int  # from 1

@@ -149,9 +149,15 @@ def _row_value(row: pa.RecordBatch) -> Any:
         return TurnedAway("unreadable-rows", f"a value can't be read: {error}")
 
 
+def _too_long_rows(segment: Segment) -> Iterator[RawRow]:
+    detail = f"the line is {segment.end - segment.start:,} bytes long"
+    yield segment.first_row, TurnedAway("too-large", detail), None
+
+
 _READERS: dict[str, Callable[[Segment], Iterator[RawRow]]] = {
     "batches": _spooled_rows,
     "lost": _lost_rows,
+    "too-long": _too_long_rows,
     "quarantine": quarantined_rows,
     "document": document_rows,
     "delimited": delimited_rows,

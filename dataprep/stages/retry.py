@@ -14,6 +14,8 @@ from schemas.errors import InputError
 
 SEGMENT_BYTES = 8 << 20
 
+_KEPT = ("duplicate", "near-duplicate", "bad-encoding")
+
 
 def quarantine_segments(path: Path) -> Iterator[Segment]:
     """Cut a quarantine file: a segment holds the lines of one input file, about 8 MiB of them at most.
@@ -33,13 +35,16 @@ def quarantine_segments(path: Path) -> Iterator[Segment]:
 
 
 def quarantined_rows(segment: Segment) -> Iterator[RawRow]:
-    """Yield the rows of a segment's lines. Those that no mapping mends keep the reason they were turned away for."""
+    """Yield the rows of a segment's lines.
+
+    Those that no mapping mends keep the reason they were turned away for: copies, bytes and values that can't be read.
+    """
     assert segment.data is not None
     for line in segment.data.splitlines():
         record = orjson.loads(line)
         raw = record["raw"].encode("utf-8", "surrogatepass")
         value: Any = value_of(raw)
-        if record.get("raw_cut") or isinstance(value, TurnedAway) or record["reason"] == "bad-encoding":
+        if record.get("raw_cut") or isinstance(value, TurnedAway) or record["reason"] in _KEPT:
             value = TurnedAway(record["reason"], record["detail"], record["fix"])
         yield record["row"], value, raw
 

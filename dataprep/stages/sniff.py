@@ -24,6 +24,7 @@ _MAGIC = {
     b"\xfd7zXZ\0": ".xz",
 }
 _TAR = (257, b"ustar")
+_NO_TEXT = re.compile(rb"[\0-\x08]")
 _BEGINS = re.compile(rb'[\[{]\s*(?:[\[{"\]}]|$)')
 
 
@@ -36,6 +37,14 @@ def ending_of(path: Path) -> tuple[str, str]:
         return kind, ""
     inner = _kind(unpacked_head(head, kind, HEAD_BYTES))
     return inner if inner in (".json", ".jsonl", ".tar") else "", kind
+
+
+def disguised(head: bytes) -> str:
+    """Give the ending that should stand where text was expected and `head` is none; empty where it is text."""
+    for magic, ending in _MAGIC.items():
+        if head.startswith(magic) and _NO_TEXT.search(head):
+            return ending
+    return ".tar" if head[_TAR[0] :].startswith(_TAR[1]) and b"\0" in head else ""
 
 
 def holds_json(head: bytes, ending: str) -> bool:

@@ -6,7 +6,7 @@ counts as absent:
    after `prompt` or another question);
 2. a list of turns (`messages`, `conversations`, `conversation`, `dialogue`, or the row itself); its first turn's keys
    tell: `from` is sharegpt, `role` is openai (both are turns where their own text key, `value` or `content`, is missing
-   and another is there), `speaker` or `author` is turns, a pair's keys (`human`, `user`, `assistant`, `input`,
+   and another is there), `speaker` and other ROLE_KEYS are turns, a pair's keys (`human`, `user`, `assistant`, `input`,
    `output`) are turn-pairs; a list of strings is alternating, one string with speaker marks (marks.py) is marked;
 3. `chosen` as text, where it or `prompt` begins with a Human or Assistant mark: hh; `chosen` with other marks, or a
    question with marks up to its answer, which stands under another key: marked;
@@ -28,12 +28,15 @@ The shapes of a mapping file go before all of them.
 In lists of turns, a role name that is not known is understood where the whole conversation has one pair of names out of
 role_pairs.py, such as client and counselor; --role goes before that.
 
-A row that is itself a list of strings may be anything: it is read only with --format alternating.
+A row that is itself a list of strings may be anything: it is read only with --format alternating, or where each begins
+with its speaker's mark. An object of no format may be turns in numbered columns (unnamed.py), or a whole file of rows
+under their ids (keyed.py).
 
 | question-answer | keys, of which the first that is not null counts |
 |---|---|
 | question, joined by newlines | `instruction`; `question`, `query` or `prompt`; `input`; `context` |
-| where none of these but `context` is there | `title`; `ask` or `body`; `context`, with `answer` |
+| where only `context` of these is there, with `answer` | `title`; `ask`, `body`, `description`, `content`; `context` |
+| beside `question` | `description` after it; under all, what there is to choose from (choices.py) |
 | answer | `response`, `answer`, `completion`, `output`, `chosen` |
 | where there is no such pair | NAMED_PAIRS of answers.py, such as `human` and `gpt`; then any of these in capitals |
 """
@@ -49,6 +52,7 @@ from dataprep.stages.normalize.formats.answers import (
     QUESTION_GROUPS,
     SPELLINGS,
     SPOKEN_ANSWERS,
+    asks_by_text,
     from_question_answer,
     is_question_answer,
     is_unanswered,
@@ -57,12 +61,14 @@ from dataprep.stages.normalize.formats.answers import (
 from dataprep.stages.normalize.formats.cells import as_list
 from dataprep.stages.normalize.formats.chatgpt_export import from_chatgpt_export, is_chatgpt_export
 from dataprep.stages.normalize.formats.history import EXCHANGE_KEYS
+from dataprep.stages.normalize.formats.keyed import keyed_rows
 from dataprep.stages.normalize.formats.lists import (
     PARALLEL_KEYS,
     SPEAKER_KEYS,
     from_alternating,
     from_parallel,
     holds_strings,
+    marked_turns,
     parallel_keys,
 )
 from dataprep.stages.normalize.formats.pairs import (
@@ -80,6 +86,7 @@ from dataprep.stages.normalize.formats.reshape import RESHAPED_KEYS, reshaped
 from dataprep.stages.normalize.formats.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
 from dataprep.stages.normalize.formats.turns import (
     LATER_LISTS,
+    ROLE_KEYS,
     SYSTEM_KEYS,
     TURN_LISTS,
     Converted,
@@ -90,6 +97,7 @@ from dataprep.stages.normalize.formats.turns import (
     holds_turns,
     turn_keys,
 )
+from dataprep.stages.normalize.formats.unnamed import is_one_turn, numbered
 from dataprep.stages.normalize.formats.xlam import from_xlam, is_xlam
 from dataprep.stages.normalize.mapping import convert_shape, shape_of
 from dataprep.stages.normalize.message import ROLE_NAMES
@@ -136,11 +144,13 @@ KEYS = (
 _LATER_KEYS = frozenset(
     (*LATER_LISTS, "prompt", "mapping", *ANSWER_SPELLINGS, *(answering for _, answering in PARALLEL_KEYS))
 )
-_RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS))
+_RESHAPED_KEYS = frozenset((*TURN_LISTS, *LATER_LISTS, *ANSWER_KEYS, *RESHAPED_KEYS)) - {"text"}
 # An exchange with one of these has more to say than a pair of PAIR_KEYS reads.
 _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - frozenset(PAIR_KEYS)
 _TALKS = ("prompt", "question", "query", "input", "context", *ANSWER_KEYS)
+_FURTHER_ROLES = tuple(key for key in ROLE_KEYS if key not in ("from", "role"))
 _PARENT_KEYS = frozenset(PARENT_KEYS)
+_ONE_TURN = "the row is one turn: join the rows of each dialogue into one row with a list of turns"
 _DOCUMENTS = ("text", "marked")
 _TARGETS = ("user", "assistant", "system", "tool")
 
@@ -194,7 +204,8 @@ def detect_format(row: dict[str, Any] | list[Any]) -> str:
         return name
     keys = row if isinstance(row, dict) else {}
     found = ", ".join(str(key) for key, value in keys.items() if value is not None) or "none that is not null"
-    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}")
+    fix = _ONE_TURN if is_one_turn(keys) else None
+    raise TurnedAway("unknown-format", f"no known format has these keys: {shown(found)[1:-1]}", fix)
 
 
 def named_rows(row: Any, depth: int = 2) -> tuple[str | None, list[Any]]:
@@ -206,18 +217,36 @@ def named_rows(row: Any, depth: int = 2) -> tuple[str | None, list[Any]]:
     if name is not None:
         return name, [row]
     if depth and (isinstance(row, list) or not _RESHAPED_KEYS.isdisjoint(row)):
-        rows = reshaped(row)
-        if len(rows) > 1:
-            return "alpaca", rows  # the instances of one instruction
-        name, inner = named_rows(rows[0], depth - 1) if rows else (None, [])
-        if name is not None and not (name in _DOCUMENTS and row.get("text") is not None):
-            return name, inner
-    return _last_format(row), [row]
+        for rows in reshaped(row):
+            if len(rows) > 1:
+                return "alpaca", rows  # the instances of one instruction
+            name, inner = named_rows(rows[0], depth - 1)
+            if name is not None and not (name in _DOCUMENTS and row.get("text") is not None):
+                return name, inner
+    name = _last_format(row)
+    return (name, [row]) if name or not depth else _rows_within(row, depth - 1)
+
+
+def _rows_within(row: dict[str, Any], depth: int) -> tuple[str | None, list[Any]]:
+    """Give the rows of an object that no format has: turns in numbered columns, or a file of rows under their ids."""
+    joined = numbered(row)
+    if joined is not None:
+        return named_rows(joined, depth)
+    name, inner = None, []
+    for value in keyed_rows(row):
+        own, rows = named_rows(value, depth)
+        if (own is None and name is None) or own in _DOCUMENTS:
+            return None, [row]
+        name = name or own
+        inner += rows if own == name else [value]
+    return name, inner or [row]
 
 
 def _own_format(row: dict[str, Any] | list[Any]) -> str | None:
     if isinstance(row, list):
-        return "openai" if holds_strings(row) else _turns_format(row)
+        if holds_strings(row):
+            return "alternating" if marked_turns(row, ROLE_NAMES) else "openai"
+        return _turns_format(row)
     if "chosen" in row and is_preference(row):
         return "preference"
     for key in TURN_LISTS:
@@ -249,7 +278,9 @@ def _last_format(row: dict[str, Any] | list[Any]) -> str | None:
         return "oasst"
     if marked.find_whole(row):
         return "marked"
-    return "text" if row.get("text") is not None else _unanswered(row)
+    if row.get("text") is None:
+        return _unanswered(row)
+    return "question-answer" if asks_by_text(row) else "text"
 
 
 def _unanswered(row: dict[str, Any]) -> str | None:
@@ -284,7 +315,9 @@ def _later_format(row: dict[str, Any]) -> str | None:
     if has_lists and parallel_keys(row):
         return "parallel"
     small = row if is_question_answer(row) else lowered(row)
-    if small is None:
+    if small is None or (small is not row and has_lists and parallel_keys(small)):
+        return None
+    if small is row and row.get("text") is not None and asks_by_text(row):
         return None
     for key in _TALKS:
         if key in small and _holds_talk(small[key]):
@@ -312,7 +345,7 @@ def _turns_format(turns: object) -> str | None:
         return "sharegpt" if "value" in first else _named_turns(first)
     if first.get("role") is not None:
         return "openai" if "content" in first else _named_turns(first)
-    if first.get("speaker") is not None or first.get("author") is not None:
+    if any(first.get(key) is not None for key in _FURTHER_ROLES):
         return "turns"
     return "turn-pairs" if any(key in first for key in PAIR_KEYS) and _EXCHANGE_KEYS.isdisjoint(first) else None
 

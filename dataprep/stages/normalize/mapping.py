@@ -84,10 +84,23 @@ def keys_of(shapes: tuple[Shape, ...]) -> tuple[str, ...]:
 
 
 def shape_of(row: Any, shapes: tuple[Shape, ...]) -> Shape | None:
-    """Give the first shape whose `when` keys a row has, null or not; None where there is none."""
+    """Give the first shape whose `when` keys a row has, null or not; None where there is none.
+
+    Where turns are objects, the first must have one of the keys that the shape names in them.
+    """
     if not isinstance(row, dict):
         return None
-    return next((shape for shape in shapes if all(_at(row, path) is not _NOTHING for path in _needed(shape))), None)
+    return next((shape for shape in shapes if _has_shape(row, shape)), None)
+
+
+def _has_shape(row: dict[str, Any], shape: Shape) -> bool:
+    if any(_at(row, path) is _NOTHING for path in _needed(shape)):
+        return False
+    turns = as_list(_value(row, shape.turns)) if shape.turns is not None else None
+    if not (isinstance(turns, list) and turns and isinstance(turns[0], dict)):
+        return True
+    named = [*_names(shape.user), *_names(shape.assistant), *_names(shape.role), *_names(shape.text)]
+    return not named or any(_at(turns[0], path) is not _NOTHING for path in named)
 
 
 def renamed(row: dict[str, Any], shape: Shape) -> dict[str, Any]:

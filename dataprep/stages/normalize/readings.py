@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataprep.stages.normalize.formats.answers import ANSWER_KEYS, QUESTION_GROUPS
+from dataprep.stages.normalize.formats.choices import CHOICE_KEYS, choice_lines
 from dataprep.stages.normalize.formats.lists import SPEAKER_KEYS
 from dataprep.stages.normalize.formats.marked import find_marked
 
@@ -30,6 +31,10 @@ def _question_answer(row: dict[str, Any]) -> str | None:
     asked = any(row.get(key) for key in _ASKED)
     if row.get("context") and asked:
         return "`context` read as part of the question"
+    if row.get("question") and type(row.get("description")) is str:
+        return "`description` read as part of the question"
+    if any(row.get(key) for key in CHOICE_KEYS) and choice_lines(row):
+        return "what there is to choose from read as part of the question"
     posted = [key for key in ("title", "ask", "body") if row.get(key)]
     if len(posted) > 1 and not asked:
         return f"{' and '.join(posted)} joined into the question"

@@ -1,11 +1,11 @@
 """Why a row is turned away: every reason code, with how to mend such a row."""
 
 FIXES = {
-    "bad-encoding": "save the file as UTF-8, for example: iconv -f GB18030 -t UTF-8 FILE > NEW",
+    "bad-encoding": "name its encoding with --encoding, or save it as UTF-8: iconv -f GB18030 -t UTF-8 FILE > NEW",
     "broken-json": "write one whole JSON value a line in .jsonl, one array in .json",
     "too-deep": "leave out the nested value or write it as a string",
     "too-large": "split the row; a row holds at most 1 GiB",
-    "unreadable-rows": "write the Parquet file anew; part of it is damaged",
+    "unreadable-rows": "write or download the file anew; part of it is damaged",
     "not-an-object": "make each row a JSON object or a list of messages",
     "unknown-format": "rename its keys to those of a known format; `dataprep formats` shows a row of each",
     "format-mismatch": "leave --format out, so that each row's own format is found, or name another",
@@ -30,7 +30,7 @@ FIXES = {
     "bad-train-flag": "use true, false, 0 or 1",
     "near-duplicate": "not needed: the first is kept; a higher --clean near-duplicates=RATIO keeps more",
     "duplicate": "not needed: the first copy is kept; --clean duplicates=off keeps all",
-    "contaminated": "nothing to mend: its text is held out; --held-out without that file keeps it",
+    "contaminated": "not needed: its text is held out; --held-out without that file keeps it",
     "personal-data": "take out what is personal, or have it replaced with --pii redact",
     "html": "take the markup out; --clean html does",
     "replacement-chars": "write what the lost characters were; --clean replacement-chars takes the marks out",
@@ -43,15 +43,15 @@ FIXES = {
     "system-role": "put the system message first, or keep such rows with --clean system-role=count",
     "same-role": "let user and assistant take turns; --clean same-role joins two turns of one",
     "refusals": "write a real answer, or keep such rows with --clean refusals=count",
-    "too-few-turns": "nothing to mend: --clean min-turns=N sets the limit",
+    "too-few-turns": "not needed: --clean min-turns=N sets the limit",
     "too-many-turns": "split the conversation; --clean max-turns=N sets the limit",
-    "too-few-chars": "nothing to mend: --clean min-chars=N sets the limit",
+    "too-few-chars": "not needed: --clean min-chars=N sets the limit",
     "too-many-chars": "split the conversation; --clean max-chars=N sets the limit",
-    "short-answer": "nothing to mend: --clean min-answer-chars=N sets the limit",
+    "short-answer": "not needed: --clean min-answer-chars=N sets the limit",
     "repetitive": "write the answer anew; --clean repetition=RATIO sets the limit",
-    "other-language": "nothing to mend: --clean languages=CODES names those to keep",
+    "other-language": "not needed: --clean languages=CODES names those to keep",
     "lone-surrogate": "take out the half of a \\uD800-\\uDFFF pair; it is no character",
-    "nul-character": "take out the NUL character",
+    "nul-character": "take out the NUL character; --clean control-chars does",
 }
 
 

@@ -6,6 +6,7 @@ text, of `answers` the first counts, any other is turned away.
 
 from typing import Any
 
+from dataprep.stages.normalize.formats.choices import CHOICE_COLUMNS, choice_lines
 from dataprep.stages.normalize.formats.pairs import asked
 from dataprep.stages.normalize.formats.turns import Converted, Roles
 from dataprep.stages.normalize.message import checked_text
@@ -38,6 +39,7 @@ NAMED_PAIRS = (
     ("context", "response"),
     ("input_text", "output_text"),
     ("input_text", "target_text"),
+    ("inputs_pretokenized", "targets_pretokenized"),
     ("inputs", "targets"),
     ("inputs", "outputs"),
     ("input", "target"),
@@ -48,16 +50,69 @@ NAMED_PAIRS = (
     ("user_message", "assistant_message"),
     ("message_1", "message_2"),
     ("q", "a"),
+    ("text", "output"),  # of these three the text may be a marked dialogue, so convert.py looks for that first
+    ("text", "response"),
+    ("text", "answer"),
+    ("query", "reply"),
+    ("question", "reply"),
+    ("utterance", "response"),
+    ("message", "response"),
+    ("message", "reply"),
+    ("post", "response"),
+    ("post", "reply"),
+    ("request", "response"),
+    ("src", "tgt"),
+    ("prompt_text", "response_text"),
+    ("user_prompt", "model_response"),
+    ("user_prompt", "assistant_response"),
+    ("user_input", "model_response"),
+    ("user_input", "assistant_response"),
+    ("user_input", "bot_response"),
+    ("user_message", "bot_message"),
+    ("user_message", "ai_message"),
+    ("human_message", "ai_message"),
+    ("instruction_zh", "output_zh"),
+    ("instruction_en", "output_en"),
+    ("指令", "输出"),
+    ("输入", "输出"),
+    ("用户", "助理"),
+    ("用户", "机器人"),
+    ("client", "counselor"),
+    ("client", "therapist"),
+    ("seeker", "supporter"),
     ("问题", "回答"),
     ("问题", "答案"),
     ("问", "答"),
+    ("提问", "回答"),
+    ("题目", "答案"),
+    ("用户", "助手"),
+    ("患者", "医生"),
+    ("来访者", "咨询师"),
+    ("来访者", "心理咨询师"),
+    ("問題", "回答"),
+    ("問題", "答案"),
+    ("質問", "回答"),
+    ("질문", "답변"),
+    ("pregunta", "respuesta"),
+    ("pergunta", "resposta"),
+    ("domanda", "risposta"),
+    ("frage", "antwort"),
+    ("question", "réponse"),
+    ("question", "reponse"),
+    ("вопрос", "ответ"),
 )
 
 # The answers that may stand beside a `text` which is the same dialogue written out; a target may be that of anything.
 SPOKEN_ANSWERS = frozenset((*ANSWER_KEYS, "assistant", "gpt", "bot", "ai", "doctor", "best_answer", "回答", "答"))
 
-_POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask", "body"), ("context",))
+_POST_GROUPS: tuple[tuple[str, ...], ...] = (("title",), ("ask", "body", "description", "content"), ("context",))
 _ASKING = ("instruction", "question", "query", "prompt", "input")
+# What may stand before the question of a named pair.
+_TASK = ("instruction",)
+_TASKS = {"questiontext": ("questiontitle",), "inputs": ("definition", "instruction")}
+_MORE = {"指令": ("输入",), "instruction_zh": ("input_zh",), "instruction_en": ("input_en",)}  # and after it
+_TEXT_ANSWERS = tuple(answer for question, answer in NAMED_PAIRS if question == "text")
+_CHOICES = frozenset((*CHOICE_COLUMNS, "a"))
 _ANSWERING = frozenset(ANSWER_KEYS)
 _KNOWN = frozenset((*_ASKING, *POST_KEYS, *ANSWER_KEYS, *(key for pair in NAMED_PAIRS for key in pair)))
 
@@ -70,7 +125,16 @@ def _spellings(keys: tuple[str, ...]) -> tuple[str, ...]:
 ANSWER_SPELLINGS = (*_spellings((*ANSWER_KEYS, *(answer for _, answer in NAMED_PAIRS))), "answerText")
 SPELLINGS = (
     *_spellings((*_ASKING, "context", *POST_KEYS, *(question for question, _ in NAMED_PAIRS), "system", "history")),
-    *("questionText", *ANSWER_SPELLINGS),
+    *(
+        "questionText",
+        "questionTitle",
+        "definition",
+        *CHOICE_COLUMNS,
+        "输入",
+        "input_zh",
+        "input_en",
+        *ANSWER_SPELLINGS,
+    ),
 )
 
 
@@ -88,10 +152,13 @@ def from_question_answer(row: Any, roles: Roles) -> Converted:
         raise TurnedAway("format-mismatch", detail)
     question = question_text(row)
     if pair and (question is None or pair[0] not in _ASKING):
-        question = _one_text(row[pair[0]], pair[0])
+        question = _with_task(row, _one_text(row[pair[0]], pair[0]), pair[0])
     if question is None:
         detail = f"question-answer needs one of the keys {', '.join((*_ASKING, *POST_KEYS))}"
         raise TurnedAway("format-mismatch", detail)
+    if not _CHOICES.isdisjoint(row):
+        lines = [line for line in choice_lines(row) if line not in question]
+        question = "\n".join((question, *lines))
     return asked(row, question, _one_answer(row[answer_key], answer_key), answer_key, roles)
 
 
@@ -103,7 +170,10 @@ def question_text(row: dict[str, Any]) -> str | None:
         groups = _POST_GROUPS
     else:
         return None
-    return "\n".join(text for text in (_first_text(row, keys) for keys in groups) if text)
+    texts = [_first_text(row, keys) for keys in groups]
+    if groups is QUESTION_GROUPS and row.get("question") is not None and type(row.get("description")) is str:
+        texts.insert(2, row["description"])  # a post: its title, then what it says
+    return "\n".join(text for text in texts if text)
 
 
 def is_question_answer(row: dict[str, Any]) -> bool:
@@ -124,11 +194,23 @@ def named_pair(row: dict[str, Any]) -> tuple[str, str] | None:
     A list of objects is no answer: it may be answers that were rated.
     """
     for question, answer in NAMED_PAIRS:
-        value = row.get(answer)
+        value, asked = row.get(answer), row.get(question)
+        if value is None or asked is None:
+            continue
         rated = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-        if value is not None and not rated and row.get(question) is not None:
+        turns = question == "message_1" and (isinstance(value, dict) or row.get("message_3") is not None)
+        turns = turns or (question in ("context", "request") and isinstance(asked, list | dict))
+        if not rated and not turns:
             return question, answer
     return None
+
+
+def asks_by_text(row: dict[str, Any]) -> bool:
+    """Tell whether what a row asks stands under `text`, beside an answer that is a text and no other question."""
+    if type(row["text"]) is not str or not any(type(row.get(key)) is str for key in _TEXT_ANSWERS):
+        return False
+    pair = None if _is_asked(row) else named_pair(row)
+    return pair is not None and pair[0] == "text"
 
 
 def lowered(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -143,6 +225,15 @@ def _is_asked(row: dict[str, Any]) -> bool:
     if _first_of(row, _ASKING) is not None:
         return not _ANSWERING.isdisjoint(row) and _first_of(row, ANSWER_KEYS) is not None
     return row.get("answer") is not None and _first_of(row, POST_KEYS) is not None
+
+
+def _with_task(row: dict[str, Any], question: str | None, key: str) -> str | None:
+    """Put what is to be done with an input, or the title of a post, on a line of its own before it."""
+    task = next((row[name] for name in _TASKS.get(key, _TASK) if type(row.get(name)) is str and row[name]), None)
+    more = next((row[name] for name in _MORE.get(key, ()) if type(row.get(name)) is str), None)
+    if task and question and question.startswith(task):
+        task = None
+    return "\n".join(text for text in (task, question, more) if text)
 
 
 def _first_of(row: dict[str, Any], keys: tuple[str, ...]) -> str | None:
@@ -174,6 +265,11 @@ def _one_text(value: object, key: str) -> str | None:
         return checked_text(value, key)
     if isinstance(value, list) and len(value) == 1 and type(value[0]) is str:
         return value[0]
-    if isinstance(value, dict) and value.get("type") == "text":
-        return checked_text(value, key)
+    if key in _ANSWERING and isinstance(value, list) and value and all(type(part) is str for part in value):
+        detail, fix = f"{key} is a list of {len(value)} texts, expected one", "keep the text that is meant"
+        raise TurnedAway("non-text-content", detail, f"{fix}; of two, name the better one chosen, the other rejected")
+    if isinstance(value, dict):
+        held = next((value[name] for name in ("text", "value") if type(value.get(name)) is str), None)
+        if held is not None:
+            return held
     raise TurnedAway("non-text-content", f"{key} is {kind_of(value)}, expected a string")

@@ -6,6 +6,8 @@ from dataprep.stages.normalize.formats.cells import as_list
 from dataprep.stages.normalize.formats.turns import ROLE_KEYS, Roles, read_turns
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
+from dataprep.stages.normalize.role_pairs import pair_of
+from dataprep.stages.normalize.texts.marks import read_dialogue
 
 # The keys of an object that is one exchange: who asks, who answers.
 EXCHANGE_KEYS = (
@@ -38,6 +40,8 @@ def history_messages(value: object, roles: Roles) -> list[Message]:
     if value is None or value == "":
         return []
     items = as_list(value)
+    if isinstance(items, str) and (marked := _marked(items)):
+        return marked
     if not isinstance(items, list):
         raise TurnedAway("bad-history", f"history is {kind_of(items)}, expected a list")
     if not items:
@@ -55,11 +59,29 @@ def history_messages(value: object, roles: Roles) -> list[Message]:
     return _exchanges(items)
 
 
+def _marked(text: str) -> list[Message] | None:
+    """Read a history that is one string with speaker marks and ends in an answer."""
+    dialogue = read_dialogue(text)
+    turns = dialogue.turns if dialogue else ()
+    plain = all(turn.part in ("user", "assistant", "system") and turn.text for turn in turns)
+    return [(turn.part, turn.text) for turn in turns] if turns and plain and turns[-1].part == "assistant" else None
+
+
 def exchange_keys(item: Any) -> tuple[str, str] | None:
     """Give the keys of the question and the answer of an object that is one exchange; None where it is none."""
     if not isinstance(item, dict):
         return None
-    return next((keys for keys in EXCHANGE_KEYS if item.get(keys[0]) is not None and keys[1] in item), None)
+    found = next((keys for keys in EXCHANGE_KEYS if item.get(keys[0]) is not None and keys[1] in item), None)
+    return found or _speakers_of(item)
+
+
+def _speakers_of(item: dict[str, Any]) -> tuple[str, str] | None:
+    """Give the keys of an exchange that name its speakers, the user's first, as in {"patient", "doctor"}."""
+    pair = pair_of(item)
+    if pair is None or not all(type(item[key]) is str for key in pair):
+        return None
+    keys = list(item)
+    return pair if keys.index(pair[0]) < keys.index(pair[1]) else None
 
 
 def _opened(item: object, number: int) -> list[Any]:

@@ -1,8 +1,10 @@
 """Rows whose dialogue is lists of plain strings: one that alternates, or one of questions beside one of answers.
 
-Beside a list of strings, a list of `speakers` of the same length tells who says what.
+Beside a list of strings, a list of `speakers` of the same length tells who says what; or each string begins with the
+mark of its speaker.
 """
 
+import re
 from typing import Any
 
 from dataprep.stages.normalize.formats.turns import LATER_LISTS, TURN_LISTS, Converted, Roles, with_system
@@ -30,11 +32,14 @@ PARALLEL_KEYS = (
     ("instructions", "outputs"),
     ("instruction", "output"),
     ("instruction", "response"),
+    ("user_utterances", "bot_utterances"),
+    ("user_utterances", "system_utterances"),
     ("turns", "answers"),
     ("turns", "responses"),
     ("turns", "reference"),
 )
 SPEAKER_KEYS = ("speakers", "speaker", "roles")
+_MARK = re.compile(r"\s*[*\[【<]{0,2}([^\W\d_][\w ]{0,15})[*\]】>]{0,2}\s?[:：]\s*")
 
 
 def from_alternating(row: Any, roles: Roles) -> Converted:
@@ -45,11 +50,15 @@ def from_alternating(row: Any, roles: Roles) -> Converted:
     """
     texts = _strings(row)
     said_by = _said_by(row, len(texts), roles) if isinstance(row, dict) else None
+    marked = None if said_by else marked_turns(texts, roles)
     messages: list[Message] = []
     for number, text in enumerate(texts, 1):
         where = f"message {number}"
         if type(text) is not str:
             raise TurnedAway("bad-message", f"{where} is {kind_of(text)}, expected a string")
+        if marked:
+            messages.append(marked[number - 1])
+            continue
         role = said_by[number - 1] if said_by else ("assistant", "user")[number % 2]
         messages.append((role, checked_answer(text, where) if role == "assistant" else text))
     return with_system(row, messages), row_tools(row)
@@ -99,6 +108,21 @@ def parallel_keys(row: dict[str, Any]) -> tuple[str, str] | None:
 def holds_strings(value: object) -> bool:
     """Tell whether a value is a list whose first item is a string."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def marked_turns(texts: list[Any], roles: Roles) -> list[Message] | None:
+    """Read texts each of which begins with its speaker's mark, as in ["问：…", "答：…"]; None where one doesn't."""
+    found: list[re.Match[str]] = []
+    for text in texts:
+        mark = _MARK.match(text) if type(text) is str else None
+        if mark is None:
+            return None
+        found.append(mark)
+    known = with_role_pair({mark[1] for mark in found}, roles)
+    said = [known.get(mark[1]) for mark in found]
+    if not {"user", "assistant"} <= set(said) <= {"user", "assistant", "system"}:
+        return None
+    return [(role, mark.string[mark.end() :]) for role, mark in zip(said, found, strict=True)]
 
 
 def _strings(row: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from dataprep.stages.normalize.formats.history import history_messages
 from dataprep.stages.normalize.formats.turns import Converted, Roles, turn_list, with_system
 from dataprep.stages.normalize.message import Message, checked_answer, checked_text
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of
-from dataprep.stages.normalize.texts.tools import tools_text
+from dataprep.stages.normalize.texts.tools import row_tools
 
 # Which keys a pair may carry, and the role of each, in the order of speaking.
 PAIR_KEYS = {
@@ -47,7 +47,7 @@ def from_turn_pairs(row: Any, roles: Roles) -> Converted:
             messages += (("user", question), ("assistant", answer))
     except (KeyError, TypeError):
         messages = [message for number, item in enumerate(items, 1) for message in _pair(item, number, len(items))]
-    return with_system(row, messages), tools_text(row.get("tools")) if isinstance(row, dict) else None
+    return with_system(row, messages), row_tools(row)
 
 
 def from_alpaca(row: Any, roles: Roles) -> Converted:
@@ -104,7 +104,7 @@ def asked(row: dict[str, Any], question: str, answer: object, answer_key: str, r
     text = checked_answer(answer, answer_key)
     reasoning = None if _REASONING.isdisjoint(row) else _reasoning(row)
     messages += (("user", question), ("assistant", text) if reasoning is None else ("assistant", text, reasoning))
-    return with_system(row, messages), tools_text(row.get("tools"))
+    return with_system(row, messages), row_tools(row)
 
 
 def from_text(row: Any, roles: Roles) -> Converted:

@@ -17,6 +17,14 @@ NAMED_SIDES = (
     ("chosen_answer", "rejected_answer"),
     ("answer_chosen", "answer_rejected"),
     ("preferred_output", "non_preferred_output"),
+    ("pos_resp", "neg_resp"),
+    ("preferred", "dispreferred"),
+    ("preferred", "rejected"),
+    ("preferred_response", "rejected_response"),
+    ("preferred_response", "dispreferred_response"),
+    ("positive_response", "negative_response"),
+    ("better_response", "worse_response"),
+    ("winning_response", "losing_response"),
 )
 # Two that another column compares.
 COMPARED = (
@@ -40,7 +48,7 @@ WINNERS = (
 )
 
 _STRENGTHS = ("preference_strength", "overall_preference")
-_ITEM_TEXTS = ("response", "answer", "text", "content", "completion", "output", "generation")
+_ITEM_TEXTS = ("response", "answer", "answer_text", "text", "content", "completion", "output", "generation")
 
 
 def compared(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -115,10 +123,13 @@ def _best_and_worst(row: dict[str, Any], key: str) -> tuple[object, object] | No
     ratings = next((row[name] for name in RATING_LISTS if isinstance(row.get(name), list)), None)
     if ratings is None or len(ratings) != len(items):
         ratings = [_rating(item) for item in items]
+    ranks = next((row[name] for name in ("ranks", "rank") if isinstance(row.get(name), list)), None)
+    if ranks is not None and len(ranks) == len(items) and all(map(_is_number, ranks)):
+        ratings = [-rank for rank in ranks]  # 1 is the best
     chosen = row.get("better_response_id")
     if type(chosen) is int and 0 <= chosen < len(items):
         ratings = [int(place == chosen) for place in range(len(items))]
-    texts = [_text(item) for item in items]
+    texts = [item_text(item) for item in items]
     if not all(_is_number(rating) for rating in ratings) or not all(text is not None for text in texts):
         return None
     best, worst = max(ratings), min(ratings)
@@ -136,7 +147,8 @@ def _rating(item: object) -> object:
     return next((item[name] for name in RATINGS if _is_number(item.get(name))), None)
 
 
-def _text(item: object) -> str | None:
+def item_text(item: object) -> str | None:
+    """Give the text of one answer out of a list of them."""
     if isinstance(item, dict):
         return next((item[name] for name in _ITEM_TEXTS if type(item.get(name)) is str), None)
     return item if type(item) is str else None

@@ -10,30 +10,53 @@ These are looked at only where no ordinary format is found:
 - {"turns": […], "choices": [{"turns": […]}]}, and answers alone, which are turned away;
 - {"instruction", "instances": [{"input", "output"}]}: one row an instance;
 - answers that were compared (ranked.py);
-- `history`, `utterances` or `chat` as the whole dialogue.
+- `history`, `utterances`, `chat` and other names for the whole dialogue (_PAST);
+- turns that name no speaker (unnamed.py).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from dataprep.stages.normalize.formats.answers import ANSWER_KEYS
 from dataprep.stages.normalize.formats.cells import as_list, parsed_cell
 from dataprep.stages.normalize.formats.history import exchange_keys
-from dataprep.stages.normalize.formats.lists import SPEAKER_KEYS
+from dataprep.stages.normalize.formats.lists import SPEAKER_KEYS, holds_strings, parallel_keys
 from dataprep.stages.normalize.formats.preference import answer_turns, has_role
-from dataprep.stages.normalize.formats.ranked import COMPARED, LISTED, NAMED_SIDES, RATING_LISTS, WINNERS, compared
+from dataprep.stages.normalize.formats.ranked import (
+    COMPARED,
+    LISTED,
+    NAMED_SIDES,
+    RATING_LISTS,
+    WINNERS,
+    compared,
+    item_text,
+)
 from dataprep.stages.normalize.formats.turns import LATER_LISTS, SYSTEM_KEYS, TURN_LISTS, holds_turns, turn_keys
+from dataprep.stages.normalize.formats.unnamed import PAST_TEXTS, continued, in_order, thought_through, unnamed_turns
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.role_pairs import with_role_pair
 from dataprep.stages.normalize.texts.media import MEDIA_KEYS
 from dataprep.stages.normalize.texts.tools import TOOL_KEYS
 
-WRAPPERS = ("row", "data", "json", "item", "record", "conversation", "dialogue", "body", "request")
-_PAST = ("history", "utterances", "chat", "chat_history")
+WRAPPERS = ("row", "data", "json", "item", "record", "conversation", "dialogue", "dialog", "session", "body", "request")
+_PAST = (
+    *("history", "utterances", "chat", "chat_history", "chats", "chat_messages", "log", "transcript", "content"),
+    *("rounds", "session", "dialogues", "msgs", "dialogue_history", "dialog_history"),
+    *("对话", "对话内容", "对话记录", "对话历史", "聊天记录", "会话"),
+)
+# Where a list of strings is a dialogue, too.
+_SAID = ("utterances", "chat", "content", "transcript", "对话", "对话内容", "对话记录")
+# Where two columns of lists may stand: who speaks, and what is said; and what was replied in a tree.
+_WHO = (*SPEAKER_KEYS, "role")
+_WHAT = ("texts", "text", "utterances", "contents", "content", "sentences")
+_REPLIES = ("replies", "children")
 RESHAPED_KEYS = (
     *WRAPPERS,
     *("choices", "instances", "input", "response", "completion", *_PAST),
     *(key for pair in (*NAMED_SIDES, *COMPARED) for key in pair),
+    *(*PAST_TEXTS, "reasoning_content", "target", "reply", "description", "Human", "Assistant"),
+    *(*_REPLIES, *_WHO, *_WHAT),
     *(*LISTED, *RATING_LISTS, *WINNERS, "rejected", "rejected_messages", "label", "kto_tag"),
 )
 
@@ -45,15 +68,18 @@ _KEPT_OUTSIDE = (*SYSTEM_KEYS, *TOOL_KEYS, *MEDIA_KEYS)
 _MAY_HOLD_ROWS = ("data",)
 
 
-def reshaped(row: Any) -> list[Any]:
-    """Give the ordinary rows that an unusual row means; none where it means nothing that is known."""
+def reshaped(row: Any) -> Iterator[list[Any]]:
+    """Yield the ordinary rows that an unusual row may mean, the likeliest first: each time one, or its instances."""
     if isinstance(row, list):
-        return [{"conversation": row}] if row and isinstance(row[0], list) and _turns_of(row) else []
-    for reading in (logged, _listed, _unwrapped, _answered, _preferred, compared, _question_set, _past):
+        if row and isinstance(row[0], list) and _turns_of(row):
+            yield [{"conversation": row}]
+        return
+    for reading in _READINGS:
         found = reading(row)
         if found is not None:
-            return [found]
-    return _instances(row)
+            yield [found]
+    if instances := _instances(row):
+        yield instances
 
 
 def logged(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -94,7 +120,7 @@ def _listed(row: dict[str, Any]) -> dict[str, Any] | None:
         value = row.get(key)
         if value is None:
             continue
-        turns = as_list(value)
+        turns = in_order(as_list(value))
         if not isinstance(turns, list) or not turns:
             continue
         items = None if key in _MAY_HOLD_ROWS and isinstance(turns[0], dict) else _turns_of(turns)
@@ -107,7 +133,7 @@ def _listed(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _home(key: str, items: list[Any]) -> str:
-    return "conversation" if key in LATER_LISTS and "human" in items[0] else key
+    return "conversation" if key in LATER_LISTS and ("human" in items[0] or type(items[0]) is str) else key
 
 
 def _turns_of(turns: list[Any]) -> list[Any] | None:
@@ -122,7 +148,7 @@ def _turns_of(turns: list[Any]) -> list[Any] | None:
             return [{"role": role, "content": text} for role, text in turns]
         return [{"human": turn[0], "assistant": turn[1] if len(turn) == 2 else None} for turn in turns]
     if has_role(first) or exchange_keys(first) is None:
-        return None
+        return unnamed_turns(turns)
     return [_exchange(turn) for turn in turns]
 
 
@@ -213,11 +239,69 @@ def _past(row: dict[str, Any]) -> dict[str, Any] | None:
         said = as_list(row.get(key))
         if not isinstance(said, list) or not said:
             continue
-        turns = said if has_role(said[0]) or (key == "utterances" and type(said[0]) is str) else _turns_of(said)
+        turns = (
+            said if has_role(said[0]) or (key in _SAID and len(said) > 1 and type(said[0]) is str) else _turns_of(said)
+        )
         if turns is not None:
             kept = {name: row[name] for name in (*_KEPT_OUTSIDE, *SPEAKER_KEYS) if row.get(name) is not None}
             return kept | {"conversation": turns}
     return None
+
+
+def _first_answer(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give answers that are objects with a text, and that nobody rated, as their texts."""
+    answers = row.get("answers")
+    texts = [item_text(item) for item in answers] if isinstance(answers, list) and holds_turns(answers) else []
+    asked = any(type(row.get(key)) is str for key in ("question", "title"))
+    return row | {"answers": texts} if asked and texts and None not in texts else None
+
+
+def _opened(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give lists of questions and of answers, each a list of one text, as lists of those texts."""
+    lists = [row[key] for key in ("questions", "answers") if isinstance(row.get(key), list)]
+    if len(lists) < 2 or not any(map(_is_nested, lists)):
+        return None
+    opened = [[item[0] if isinstance(item, list) and len(item) == 1 else item for item in items] for items in lists]
+    return None if any(map(_is_nested, opened)) else row | {"questions": opened[0], "answers": opened[1]}
+
+
+def _columns(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a list of speakers and one of what they say, under two keys of the row."""
+    speakers = next((row[key] for key in _WHO if holds_strings(row.get(key))), None)
+    texts = next((row[key] for key in _WHAT if holds_strings(row.get(key))), None)
+    if speakers is None or texts is None or len(speakers) != len(texts):
+        return None
+    kept = {key: row[key] for key in _KEPT_OUTSIDE if row.get(key) is not None}
+    return kept | {"conversation": texts, "speakers": speakers}
+
+
+def _rooted(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a tree of replies whose first message is the row itself, not under `prompt`; `children` are replies, too."""
+    if not has_role(row) or not any(holds_turns(row.get(key)) for key in _REPLIES):
+        return None
+    return {"prompt": _replied(row)}
+
+
+def _replied(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    replies: list[Any] = next((message[key] for key in _REPLIES if isinstance(message.get(key), list)), [])
+    text = {"text": message["content"]} if type(message.get("content")) is str else {}
+    return (
+        text
+        | {key: value for key, value in message.items() if key not in _REPLIES}
+        | {"replies": [_replied(reply) for reply in replies]}
+    )
+
+
+def _small(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give lists of questions and of answers whose keys begin in capitals by the keys in lower case."""
+    small = {key.lower(): value for key, value in row.items() if type(key) is str and value is not None}
+    return small if parallel_keys(small) and not parallel_keys(row) else None
+
+
+def _is_nested(items: list[Any]) -> bool:
+    return any(type(item) is not str for item in items)
 
 
 def _instances(row: dict[str, Any]) -> list[Any]:
@@ -226,6 +310,12 @@ def _instances(row: dict[str, Any]) -> list[Any]:
         return []
     rest = {key: value for key, value in row.items() if key != "instances"}
     return [rest | instance for instance in instances if isinstance(instance, dict) and "output" in instance]
+
+
+_READINGS = (
+    *(logged, _listed, _unwrapped, _answered, _preferred, compared, _question_set, _past),
+    *(continued, thought_through, _first_answer, _opened, _columns, _rooted, _small),
+)
 
 
 def _first_message(value: object) -> dict[str, Any] | None:

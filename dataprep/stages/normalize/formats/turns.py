@@ -7,9 +7,17 @@ is also what finds the words for a row that is turned away. Order of roles is ke
 from collections.abc import Mapping
 from typing import Any
 
-from dataprep.stages.normalize.message import CALL, Message, ToolCall, checked_answer, checked_text, rich_message
+from dataprep.stages.normalize.message import (
+    CALL,
+    ROLE_NAMES,
+    Message,
+    ToolCall,
+    checked_answer,
+    checked_text,
+    rich_message,
+)
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
-from dataprep.stages.normalize.role_pairs import with_role_pair
+from dataprep.stages.normalize.role_pairs import plain_name, with_role_pair
 from dataprep.stages.normalize.texts.thinking import require_answer, split_thinking
 from dataprep.stages.normalize.texts.tools import openai_calls, row_tools, text_calls, written_calls
 from dataprep.stages.normalize.texts.typed_parts import AnswerParts, answer_parts, holds_typed, result_messages
@@ -18,12 +26,19 @@ from dataprep.stages.normalize.texts.typed_parts import AnswerParts, answer_part
 TURN_LISTS = ("messages", "conversations", "conversation", "dialogue")
 # Names that may stand for something else, too: they count where they hold a list, after all the others.
 LATER_LISTS = ("dialog", "turns", "data", "contents")
-ROLE_KEYS = ("from", "role", "speaker", "author")
-TEXT_KEYS = ("value", "content", "text", "utterance", "message", "parts")
+ROLE_KEYS = ("from", "role", "speaker", "author", "sender", "agent", "角色", "说话人")
+TEXT_KEYS = ("value", "content", "text", "utterance", "message", "parts", "sentence", "内容", "文本")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
-SYSTEM_KEYS = ("system", "systemInstruction", "system_instruction")
+SYSTEM_KEYS = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
 TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
 _SYSTEM = frozenset(SYSTEM_KEYS)
+# Keys of one who speaks, and who takes turns in dialogues between a user and a system that answers.
+_SPEAKERS = ("speaker", "author", "sender")
+_TALKERS = ("user", "system")
+# Further names of what came back from a call.
+_RESULTS = dict.fromkeys(("ipython", "tool_result", "function_response", "tool_output"), "tool")
+_AS_LIST = "write the dialogue as a list of messages, or as one text of turns with User: or Assistant:"
+_AS_STRINGS = "make each message an object; lists of texts, the user's first, are read with --format alternating"
 
 Roles = Mapping[str, str]
 Converted = tuple[list[Message], str | None]
@@ -70,7 +85,7 @@ def turn_list(row: Any) -> list[Any]:
         if turns is None:
             raise TurnedAway("format-mismatch", f"the row has no list of turns; its keys are {_keys(row)}")
     if not isinstance(turns, list):
-        raise TurnedAway("no-messages", f"{where} is {kind_of(turns)}, expected a list")
+        raise TurnedAway("no-messages", f"{where} is {kind_of(turns)}, expected a list", _AS_LIST)
     if not turns:
         raise TurnedAway("no-messages", f"{where} is an empty list")
     return turns
@@ -85,8 +100,8 @@ def with_system(row: Any, messages: list[Message]) -> list[Message]:
     """Put the row's own `system` text first, unless it is empty or the first message says the same."""
     if not isinstance(row, dict) or _SYSTEM.isdisjoint(row):
         return messages
-    key = next((key for key in SYSTEM_KEYS if row.get(key) is not None), None)
-    if key is None or row[key] == "":
+    key = next((key for key in SYSTEM_KEYS if row.get(key) not in (None, "")), None)
+    if key is None:
         return messages
     first = ("system", checked_text(row[key], key))
     return messages if messages and messages[0][:2] == first else [first, *messages]
@@ -112,12 +127,25 @@ def _messages(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> l
         return messages
     names = [turn.get(role_key) for turn in turns if isinstance(turn, dict)]
     paired = with_role_pair({name for name in names if isinstance(name, str)}, roles)
+    if paired is roles and role_key in _SPEAKERS:
+        paired = _with_answering_system(names, roles)
     if paired is not roles:
         messages = _plain_turns(turns, paired, role_key, text_key)
     if messages is None:
-        read = (_turn(turn, number, paired, role_key, text_key) for number, turn in enumerate(turns, 1))
-        messages = [message for turn_messages in read for message in turn_messages]
+        messages = []
+        for number, turn in enumerate(turns, 1):
+            messages += _observed(turn, number, messages) or _turn(turn, number, paired, role_key, text_key)
     return messages
+
+
+def _with_answering_system(names: list[Any], roles: Roles) -> Roles:
+    """Take SYSTEM as the assistant where USER and SYSTEM, said to be speakers, take turns and nobody else speaks."""
+    plain = [plain_name(name) if isinstance(name, str) else "" for name in names]
+    if len(plain) < 2 or any(name != _TALKERS[place % 2] for place, name in enumerate(plain)):
+        return roles
+    if any(name in roles and name not in ROLE_NAMES for name in names):
+        return roles  # someone has said who they are
+    return {**roles, **{name: ("user", "assistant")[place % 2] for place, name in enumerate(names)}}
 
 
 def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message] | None:
@@ -138,10 +166,13 @@ def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) ->
     """Read a turn: one message, or several where its parts are results of tools."""
     where = f"message {number}"
     if not isinstance(turn, dict):
-        raise TurnedAway("bad-message", f"{where} is {kind_of(turn)}, expected an object")
+        fix = _AS_STRINGS if isinstance(turn, str) else None
+        raise TurnedAway("bad-message", f"{where} is {kind_of(turn)}, expected an object", fix)
     role = _role(turn, where, roles, role_key)
     train = _train_flag(turn, where)
     value = turn.get(text_key)
+    if value is None:
+        value = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
     if role == CALL:
         return [_call_message(turn, value, where, train)]
     name, call_id = _text_or_none(turn, "name", where), _text_or_none(turn, "tool_call_id", where)
@@ -150,6 +181,24 @@ def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) ->
     if holds_typed(value):
         return result_messages(role, value, where, train)
     return [rich_message(role, checked_text(value, where), name=name, tool_call_id=call_id, train=train)]
+
+
+def _observed(turn: Any, number: int, before: list[Message]) -> list[Message] | None:
+    """Read ChatGLM3's turn of a tool, which holds the call and what came back; None for any other turn.
+
+    The call belongs to the assistant's turn before it.
+    """
+    if type(turn) is not dict or turn.get("role") != "tool" or type(turn.get("observation")) is not str:
+        return None
+    if turn.get("content") is not None or not isinstance(turn.get("parameters"), dict):
+        return None
+    where = f"message {number}"
+    calls = openai_calls([{"name": turn.get("name"), "arguments": turn["parameters"]}], where)
+    said = before.pop()[1] if before and before[-1][0] == "assistant" and len(before[-1]) == 2 else ""
+    return [
+        rich_message("assistant", said, tool_calls=calls),
+        rich_message("tool", turn["observation"], name=_text_or_none(turn, "name", where)),
+    ]
 
 
 def _answer(turn: dict[str, Any], value: Any, where: str, **more: Any) -> Message:
@@ -187,9 +236,11 @@ def _role(turn: dict[str, Any], where: str, roles: Roles, role_key: str) -> str:
     if role_key not in turn:
         raise TurnedAway("bad-message", f"{where} has no {role_key!r}; its keys are {_keys(turn)}")
     name = turn[role_key]
+    if type(name) is dict and type(name.get("role")) is str:
+        name = name["role"]
     if type(name) is not str:
         raise TurnedAway("bad-message", f"{where}: {role_key} is {kind_of(name)}, expected a string")
-    role = roles.get(name)
+    role = roles.get(name) or _RESULTS.get(name)
     if role is None:
         detail = f"{where} has role {shown(name)}; expected one of {', '.join(roles)}"
         raise TurnedAway(

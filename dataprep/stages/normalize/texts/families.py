@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from dataprep.stages.normalize.role_pairs import ROLE_PAIRS
+from dataprep.stages.normalize.role_pairs import ROLE_PAIRS, SAID_PAIRS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -44,6 +44,10 @@ _ALPACA = {"instruction": "user", "input": "more", "context": "more", "response"
 _BAICHUAN = {"106": "user", "107": "assistant", "102": "user", "103": "assistant"}
 _VICUNA = {"system": "system", "user": "user", "assistant": "assistant", "functionresponse": "tool"}
 
+_BRACKETED = dict.fromkeys(("用户", "来访者", "患者", "客户", "求助者", "提问者", "问"), "user")
+_BRACKETED |= dict.fromkeys(("助手", "咨询师", "心理咨询师", "医生", "客服", "回答者", "答"), "assistant")
+_BRACKETED |= {"系统": "system"}
+
 _END = "<|endoftext|>"
 _ENDS = ("</s>", _END, "<|end|>", "<|eot|>", "<|end_of_text|>", "<|im_end|>")
 
@@ -72,7 +76,10 @@ TAGS = (
     ),
     Family(
         label="<|Human|>:/<|MOSS|>:",
-        mark=re.compile(r"<\|(Human|User|Inner Thoughts|Commands|Tool Responses|Results|MOSS|Bot|System)\|>[:：]"),
+        mark=re.compile(
+            r"<\|(?:(?=(?:Human|MOSS|Inner Thoughts)\|>)|(?=[^|]{1,20}\|>[:：]))"
+            r"(Human|User|Inner Thoughts|Commands|Tool Responses|Results|MOSS|Bot|System)\|>[:：]?"
+        ),
         parts=_MOSS,
         ends=("<eoh>", "<eom>", "<eoa>", "<eot>", "<eoc>", "<eor>", "<eos>"),
         hint="|>",
@@ -136,6 +143,11 @@ TAGS = (
         hint="[|Human|]",
     ),
     Family(
+        label="【用户】/【助手】",
+        mark=re.compile(rf"^[ \t]{{0,3}}【({'|'.join(_BRACKETED)})】[:：]?", re.MULTILINE),
+        parts=_BRACKETED,
+    ),
+    Family(
         label="[Round]",
         mark=re.compile(r"^(?:(?:\[Round \d{1,4}\]|##第 ?\d{1,4} ?轮##)\s{0,4})?(问|答|Q|A)[:：]", re.MULTILINE),
         parts={"问": "user", "q": "user", "答": "assistant", "a": "assistant"},
@@ -171,9 +183,8 @@ PREAMBLES = (
 )
 
 # Names that stand before a colon in hardly anything but a dialogue; those of all other pairs are doubtful.
-_QUESTIONS = frozenset([("question", "answer"), ("q", "a"), ("问", "答"), ("问题", "回答"), ("问题", "答案")])
 _CHATS = frozenset((user, name) for user in ("user", "human") for name in ("assistant", "bot", "ai", "chatbot", "gpt"))
-_CLEAR = _QUESTIONS | _CHATS | {("用户", "助手")}
+_CLEAR = SAID_PAIRS | _CHATS | {("用户", "助手"), ("ユーザー", "アシスタント"), ("사용자", "어시스턴트")}
 
 
 @cache
@@ -188,7 +199,7 @@ def line_family(pair: tuple[str, str]) -> Family:
         ),
         parts=parts,
         ends=("</s>", _END),
-        strict=pair in _QUESTIONS,
+        strict=pair in SAID_PAIRS,
         doubtful=pair not in _CLEAR,
     )
 

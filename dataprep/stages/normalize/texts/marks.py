@@ -84,7 +84,7 @@ def _first(text: str, fits: Callable[[Dialogue], bool]) -> Dialogue | None:
 def _candidates(text: str) -> Iterator[Dialogue]:
     """Yield what the text may be, as far as its head tells."""
     start = _end(_START.match(text))
-    is_tag = text[start : start + 1] in ("<", "[", "#")
+    is_tag = text[start : start + 1] in ("<", "[", "#", "【")
     label = _LABEL.match(text, start)
     pairs = line_pairs().get(plain_name(label[1]), ()) if label else ()
     if is_tag or pairs:

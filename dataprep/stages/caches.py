@@ -1,0 +1,18 @@
+"""A folder in, whether it is a cache of ours out: what lies in one is made from raw data and is none itself."""
+
+from pathlib import Path
+
+from schemas.conversation import CONVERSATIONS_FORMAT
+
+CACHE_FOLDERS = ("conversations", "shards", "tokens")
+
+_HEAD_BYTES = 256  # in which a manifest of ours says what it is
+
+
+def is_cache(folder: Path) -> bool:
+    """Tell whether conversations of ours lie in a folder."""
+    try:
+        with (folder / "conversations" / "manifest.json").open("rb") as manifest:
+            return CONVERSATIONS_FORMAT.encode() in manifest.read(_HEAD_BYTES)
+    except OSError:
+        return False
