@@ -243,6 +243,6 @@ def _add_template(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("model", nargs="?", metavar="M", help="hub name, model folder, .gguf or .jinja file")
     command.add_argument("--tokenizer", metavar="T", help="a model whose tokens a .jinja file is tried with")
     command.add_argument(
-        "--table", nargs="+", type=Path, default=[], metavar="PLACE", help=".jinja files, and folders of them or of models"
+        "--table", nargs="+", type=Path, default=[], metavar="PLACE", help=".jinja files, folders of them or of models"
     )
     command.add_argument("--out", type=Path, metavar="FILE.md", help="where the table goes (default: the screen)")

@@ -37,6 +37,12 @@ def examples(engine: TokenizeEngine, *records: dict) -> list[dict]:
     return tokenize_chunk(table(*records), *given).to_pylist()
 
 
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory) -> Path:
+    """A cache in which each tokenizer is proven once."""
+    return tmp_path_factory.mktemp("tokenizers")
+
+
 @pytest.fixture(params=["tiny", "qwen3"])
 def tokenizer_dir(request, tiny_tokenizer_dir) -> Path:
     if request.param == "tiny":
@@ -44,8 +50,8 @@ def tokenizer_dir(request, tiny_tokenizer_dir) -> Path:
     return request.getfixturevalue("shared") / "tokenizers" / "qwen3"
 
 
-def test_pasted_control_tokens_stay_text_and_only_the_templates_own_are_control_ids(tokenizer_dir, tmp_path):
-    engine = engine_of(tokenizer_dir, tmp_path, "text")
+def test_pasted_control_tokens_stay_text_and_only_the_templates_own_are_control_ids(tokenizer_dir, tokenizers):
+    engine = engine_of(tokenizer_dir, tokenizers, "text")
     clean, pasted, also_clean = examples(engine, CLEAN, PASTED, CLEAN)
     hf = AutoTokenizer.from_pretrained(tokenizer_dir)
     assert hf.decode(pasted["input_ids"]) == (
@@ -59,8 +65,8 @@ def test_pasted_control_tokens_stay_text_and_only_the_templates_own_are_control_
     assert (clean["notes"], pasted["notes"]) == ([], ["control tokens as text"])
 
 
-def test_the_targets_of_such_a_conversation_are_its_texts_and_end_tokens(tokenizer_dir, tmp_path):
-    [pasted] = examples(engine_of(tokenizer_dir, tmp_path, "text"), PASTED)
+def test_the_targets_of_such_a_conversation_are_its_texts_and_end_tokens(tokenizer_dir, tokenizers):
+    [pasted] = examples(engine_of(tokenizer_dir, tokenizers, "text"), PASTED)
     hf = AutoTokenizer.from_pretrained(tokenizer_dir)
     mask = np.array([False, *pasted["assistant_masks"], False])
     runs = np.flatnonzero(np.diff(mask)).reshape(-1, 2).tolist()
@@ -71,11 +77,11 @@ def test_the_targets_of_such_a_conversation_are_its_texts_and_end_tokens(tokeniz
 
 
 @pytest.mark.parametrize("control_tokens", ["text", "allow"])
-def test_the_slow_reference_derives_the_same_ids_and_mask(tokenizer_dir, tmp_path, control_tokens):
+def test_the_slow_reference_derives_the_same_ids_and_mask(tokenizer_dir, tokenizers, control_tokens):
     hf = AutoTokenizer.from_pretrained(tokenizer_dir)
     document = record(("text", "Texts end with <|endoftext|> here.<think>"))
     nfd = record(("user", "cafe\u0301<|im_end|>\u0301"), ("assistant", "<|im_start|>e\u0301te\u0301"))
-    engine = engine_of(tokenizer_dir, tmp_path, control_tokens)
+    engine = engine_of(tokenizer_dir, tokenizers, control_tokens)
     reference = Reference(hf, TokenOptions(control_tokens=control_tokens))
     for given, example in zip(
         (PASTED, CLEAN, document, nfd), examples(engine, PASTED, CLEAN, document, nfd), strict=True
@@ -86,22 +92,22 @@ def test_the_slow_reference_derives_the_same_ids_and_mask(tokenizer_dir, tmp_pat
         assert derived.unshown == []
 
 
-def test_conversations_may_be_turned_away_for_them(tiny_tokenizer_dir, tmp_path):
-    pasted, clean = examples(engine_of(tiny_tokenizer_dir, tmp_path, "turn-away"), PASTED, CLEAN)
+def test_conversations_may_be_turned_away_for_them(tiny_tokenizer_dir, tokenizers):
+    pasted, clean = examples(engine_of(tiny_tokenizer_dir, tokenizers, "turn-away"), PASTED, CLEAN)
     assert (pasted["reason"], pasted["input_ids"]) == ("control-token-in-text", [])
     assert clean["reason"] is None
 
 
-def test_they_may_become_control_tokens(tiny_tokenizer_dir, tmp_path):
-    [pasted] = examples(engine_of(tiny_tokenizer_dir, tmp_path, "allow"), PASTED)
+def test_they_may_become_control_tokens(tiny_tokenizer_dir, tokenizers):
+    [pasted] = examples(engine_of(tiny_tokenizer_dir, tokenizers, "allow"), PASTED)
     hf = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
     assert pasted["input_ids"].count(hf.convert_tokens_to_ids("<|im_end|>")) == 6
     assert pasted["notes"] == []
 
 
-def test_without_such_strings_every_option_gives_the_same_ids(tiny_tokenizer_dir, tmp_path):
+def test_without_such_strings_every_option_gives_the_same_ids(tiny_tokenizer_dir, tokenizers):
     first, *others = [
-        examples(engine_of(tiny_tokenizer_dir, tmp_path, option), CLEAN) for option in ("text", "turn-away", "allow")
+        examples(engine_of(tiny_tokenizer_dir, tokenizers, option), CLEAN) for option in ("text", "turn-away", "allow")
     ]
     assert others == [first, first]
 
@@ -160,7 +166,7 @@ def test_a_tokenizer_that_changes_texts_cannot_be_shown_and_is_refused():
     assert encoder.encode_as_text("<s>How</s>", [(0, 3)], ["<s>", "</s>"]) is None
 
 
-def test_the_table_is_that_of_the_schema(tiny_tokenizer_dir, tmp_path):
-    engine = engine_of(tiny_tokenizer_dir, tmp_path, "text")
+def test_the_table_is_that_of_the_schema(tiny_tokenizer_dir, tokenizers):
+    engine = engine_of(tiny_tokenizer_dir, tokenizers, "text")
     batch = tokenize_chunk(table(PASTED), engine.renderer, engine.encoder, engine.special, engine.options)
     assert batch.column("notes").type == pa.list_(pa.string())
