@@ -257,6 +257,18 @@ def test_a_header_that_is_written_behind_the_last_message_is_no_part_of_its_turn
     assert targets(engine, dialogue(("user", "a"), ("assistant", "b"))) == ["b<|end|>"]
     call = {"role": "assistant", "content": "b", "tool_calls": [CALL]}
     assert targets(engine, dialogue(("user", "a"), call)) == ["b<|call|>look<|done|><|end|>"]
+    longer = template.replace("assistant<|sep|>", "assistant<|sep|><|think|>")
+    engine = renderer(longer, "<|start|>", "<|sep|>", "<|end|>", "<|call|>", "<|done|>", "<|think|>")
+    assert targets(engine, dialogue(("user", "a"), ("assistant", "b"))) == ["b<|end|>"]
+
+
+def test_a_header_without_an_end_before_it_is_no_part_of_the_turn_behind_it() -> None:
+    template = (
+        "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '<|bot|>' }}{{ m.content }}"
+        "{{ '<|end|>' if m.role == 'assistant' }}{% endfor %}<|bot|>"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|end|>")
+    assert targets(engine, dialogue(("user", "a"), ("assistant", "b"))) == ["b<|end|>"]
 
 
 def test_a_call_that_the_template_leaves_out_beside_one_of_the_same_name_is_refused() -> None:

@@ -274,16 +274,21 @@ class TurnSearch:
     def _without_header(self, tail: str, start: int) -> str:
         """What ends a turn, without the next turn's header, which some templates write behind the last message, too.
 
-        The header is what stands before this turn after the end of the message before, its first control token.
+        A header begins with the control token that follows the end of the message before this turn, its first control
+        token, and ends with the last one before the turn's targets.
         """
         before = self._whole.literal_before(start)
         ends = sorted(before.find(token) + len(token) for token in self._control_tokens if token in before)
-        header = before[ends[0] :] if ends else ""
-        if not header.strip():
-            return tail
-        places = (place for place in range(len(tail)) if header.endswith(tail[place:]) and tail[place:].strip())
-        place = next((place for place in places if self._up_to_control(tail[:place]) == tail[:place].rstrip()), None)
-        return tail if place is None else tail[:place]
+        opening = self._first_control(before[ends[0] :]) if ends else None
+        place = tail.find(opening.lstrip()) if opening else -1
+        if place > 0 and self._up_to_control(tail[:place]) is not None:
+            tail = tail[:place]
+        closing, found = self._up_to_control(before) or "", self._up_to_control(tail) or ""
+        for token in self._control_tokens:
+            shorter = found.removesuffix(token)
+            if closing.endswith(token) and found.endswith(token) and self._up_to_control(shorter):
+                return shorter
+        return tail
 
     def _with_next(self, tail: str, last: int) -> tuple[str | None, int]:
         """A turn's end by the control token with which the following message begins, and that token's length."""
