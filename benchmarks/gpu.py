@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.distributed
 import torch.nn.functional as F
 
 from schemas.shard import SHARD
@@ -86,8 +87,11 @@ def main() -> None:
         ranks = join_ranks()
         quiet_libraries()
         if options.check:
-            return check(options.check, min(options.seq_len, 2048), ranks)
-        return print(json.dumps(measure(options.shapes[0], options.variants[0], options, ranks)))
+            check(options.check, min(options.seq_len, 2048), ranks)
+        else:
+            print(json.dumps(measure(options.shapes[0], options.variants[0], options, ranks)))
+        torch.distributed.destroy_process_group()
+        return
     print("| shape | variant | tokens/s | MFU | peak GiB | reserved GiB |\n|---|---|---|---|---|---|", flush=True)
     for shape in options.shapes:
         for name in options.variants:

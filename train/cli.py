@@ -89,7 +89,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="optimizer steps, instead of --epochs")
     add("--batch-tokens", type=int, metavar="N", help=_default("batch_tokens", "tokens a step, on all ranks together"))
     add("--batch-packs", type=int, metavar="N", help="packs a step on all ranks together, instead of --batch-tokens")
-    add("--micro-packs", type=int, metavar="N", help="packs a rank takes at a time (default: as fit; 1 on CPU)")
+    add(
+        "--micro-packs",
+        type=int,
+        metavar="N",
+        help="packs a rank takes at a time (default: as many as fit; 1 on CPU and with --zero 3)",
+    )
     add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")

@@ -55,7 +55,9 @@ def choose_kernels(model: Any, attention: str, vocab_size: int, device: torch.de
     else:
         layers = f"{AS_THEY_ARE} (torch.compile failed: {failed})"
     head = "in the loss, a chunk of targets at a time"
-    if not fuse_head(model, batch, measure):
+    if model.dtype == torch.float16:
+        head = f"{APART} (its gradients would overflow in fp16)"
+    elif not fuse_head(model, batch, measure):
         head = f"{APART} (the model does more than multiply there)"
     return Kernels(attention=attention, layers=layers, head=head, compiled=measure is not None)
 
