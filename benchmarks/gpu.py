@@ -25,7 +25,7 @@ from train.attention import NAME, register_packed_attention, torch_kernel
 from train.batch import Plan
 from train.config import DEFAULTS, RunConfig
 from train.deepspeed_config import deepspeed_config
-from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels
+from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed, join_ranks, quiet_libraries
 from train.load import Packs
 from train.log import StepRecord
@@ -162,10 +162,10 @@ def build(model: Any, config: RunConfig, ranks: Ranks, variant: Variant) -> tupl
     vocab_size = model.config.vocab_size
     model.train()
     if variant.chosen:
-        started = time.perf_counter()
-        kernels = choose_kernels(model, attention, vocab_size, ranks.device)
+        num_tokens, started = probe_tokens(config, ranks.device), time.perf_counter()
+        kernels = choose_kernels(model, attention, vocab_size, ranks.device, num_tokens)
         chosen = time.perf_counter()
-        check_isolation(model, vocab_size, ranks.device)
+        check_isolation(model, vocab_size, ranks.device, num_tokens)
         print(f"chosen in {chosen - started:.1f} s, isolation seen in {time.perf_counter() - chosen:.2f} s", flush=True)
     if variant.plain:
         return PlainEngine(model, config, on_gpu=on_gpu, compiled=kernels.compiled), kernels

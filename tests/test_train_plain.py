@@ -130,9 +130,9 @@ def test_the_plain_engine_takes_the_steps_of_adamw_on_float32_weights(model_dir:
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
     for _ in range(3):
         for shift in (0, 1):
-            engine.backward(summed_loss(engine, probe(300, CPU, shift)) / 200)
+            engine.backward(summed_loss(engine, probe(300, CPU, shift=shift)) / 200)
             engine.step()
-            (summed_loss(reference, probe(300, CPU, shift)) / 200).backward()
+            (summed_loss(reference, probe(300, CPU, shift=shift)) / 200).backward()
         norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         assert engine.get_global_grad_norm().item() == pytest.approx(norm.item(), rel=0.03)
         optimizer.step()
@@ -168,6 +168,15 @@ def test_a_model_that_mixes_the_examples_of_a_pack_is_refused(model_dir: Path) -
     embeddings.register_forward_hook(lambda module, inputs, output: output + output.mean(1, keepdim=True))
     with pytest.raises(TrainError, match="examples of a pack mix"):
         check_isolation(model, 300, CPU)
+
+
+def test_the_probe_is_two_examples_whose_last_tokens_are_targets() -> None:
+    batch = probe(300, CPU, num_tokens=95)
+    assert batch.seq_lengths == (35, 60)
+    assert batch.cu_seqlens.tolist() == [0, 35, 95]
+    assert batch.predicting.tolist() == [*range(10, 34), *range(70, 94)]
+    changed = probe(300, CPU, num_tokens=95, shift=1)
+    assert (batch.input_ids != changed.input_ids)[0].nonzero()[:, 0].tolist() == list(range(35))
 
 
 def test_layers_that_do_not_compile_train_as_they_are(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

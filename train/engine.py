@@ -13,7 +13,7 @@ from train.attention import check_every_layer_attends
 from train.config import RunConfig
 from train.deepspeed_config import deepspeed_config
 from train.hub import ModelFiles
-from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels
+from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
 from train.model import DTYPES, ModelShape, count_parameters, load_model
 from train.optimizer import build_optimizer
@@ -73,8 +73,9 @@ def wrap_model(
     if not in_pieces:
         model.to(ranks.device)
         check_every_layer_attends(model, ranks.device, shape.num_layers)
-        kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device)
-        check_isolation(model, shape.vocab_size, ranks.device)
+        num_tokens = probe_tokens(config, ranks.device)
+        kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
+        check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
     if plain:
         return PlainEngine(model, config, on_gpu=on_gpu, compiled=kernels.compiled), kernels
     optimizer = build_optimizer(model, config, on_gpu=on_gpu)

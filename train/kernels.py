@@ -11,10 +11,13 @@ import torch
 from schemas.errors import TrainError
 from train.attention import Kernel, bounds, flash_attention, register_packed_attention, runs_flash, torch_kernel
 from train.batch import Batch
+from train.config import RunConfig
 from train.flash4 import flash4_kernel
-from train.loss import fuse_head, losses_and_gradients, summed_loss
+from train.loss import fuse_head, keeps_logits, losses_and_gradients, summed_loss
 
-PROBE_LENGTHS = (51, 86)  # together no size of a model, which torch.compile would take for the same size
+PROBE_LENGTHS = (51, 86)
+PROBE_TOKENS = 137
+PROBE_TARGETS = 24  # of each of the two examples
 AS_THEY_ARE = "as transformers has them"
 APART = "apart from the loss"
 FLASH4 = "pip install flash-attn-4 'nvidia-cutlass-dsl[cu13]'"
@@ -44,11 +47,13 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     return f"PyTorch's variable-length flash kernel ({refused})"
 
 
-def choose_kernels(model: Any, attention: str, vocab_size: int, device: torch.device) -> Kernels:
+def choose_kernels(
+    model: Any, attention: str, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS
+) -> Kernels:
     """Compile the layers and fuse the head of a whole model on `device`, each where it works."""
     if device.type != "cuda":
         return Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
-    batch = probe(vocab_size, device)
+    batch = probe(vocab_size, device, num_tokens)
     layers, measure = "compiled", None
     if (failed := _compile_layers(model, batch)) is None:
         measure = torch.compile(losses_and_gradients, dynamic=True)
@@ -62,34 +67,45 @@ def choose_kernels(model: Any, attention: str, vocab_size: int, device: torch.de
     return Kernels(attention=attention, layers=layers, head=head, compiled=measure is not None)
 
 
-def check_isolation(model: Any, vocab_size: int, device: torch.device) -> None:
+def check_isolation(model: Any, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS) -> None:
     """Raise TrainError unless the second of two examples in a pack comes out bit by bit the same whatever the first."""
+    module = getattr(model, "module", model)
     outputs = []
     for shift in (0, 1):
-        batch = probe(vocab_size, device, shift)
+        batch = probe(vocab_size, device, num_tokens, shift)
         arguments = {"position_ids": batch.position_ids, "attention_mask": None, "use_cache": False, **bounds(batch)}
-        outputs.append(model(input_ids=batch.input_ids, **arguments).logits[0].detach())
-    start = PROBE_LENGTHS[0]
-    if not torch.equal(outputs[0][start:], outputs[1][start:]) or torch.equal(outputs[0][:start], outputs[1][:start]):
+        if keeps_logits(module):
+            arguments["logits_to_keep"] = batch.predicting
+        logits = model(input_ids=batch.input_ids, **arguments).logits[0].detach()
+        outputs.append(logits if keeps_logits(module) else logits[batch.predicting])
+    (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
+    if torch.equal(one, other) or not torch.equal(two, same):
         raise TrainError("the examples of a pack mix with one another in this model; choose one with plain attention")
 
 
-def probe(vocab_size: int, device: torch.device, shift: int = 0) -> Batch:
-    """Two examples in a row, every token but the first ones a target; `shift` changes the first."""
-    first, second = PROBE_LENGTHS
-    total = first + second
-    ids = torch.arange(total) * 7919 % vocab_size
+def probe(vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS, shift: int = 0) -> Batch:
+    """Two examples in a row, the last tokens of each targets; `shift` changes the first."""
+    first = num_tokens * 3 // 8
+    ids = torch.arange(num_tokens) * 7919 % vocab_size
     ids[:first] = (ids[:first] + shift) % vocab_size
-    places = torch.tensor([place for place in range(1, total) if place != first])
+    ends = torch.arange(PROBE_TARGETS, 0, -1)
+    places = torch.cat([first - ends, num_tokens - ends])
     return Batch(
         input_ids=ids[None],
-        position_ids=torch.cat([torch.arange(first), torch.arange(second)])[None],
-        cu_seqlens=torch.tensor([0, first, total], dtype=torch.int32),
+        position_ids=torch.cat([torch.arange(first), torch.arange(num_tokens - first)])[None],
+        cu_seqlens=torch.tensor([0, first, num_tokens], dtype=torch.int32),
         predicting=places - 1,
         labels=ids[places],
-        seq_lengths=PROBE_LENGTHS,
+        seq_lengths=(first, num_tokens - first),
         num_targets=len(places),
     ).to(device)
+
+
+def probe_tokens(config: RunConfig, device: torch.device) -> int:
+    """How long the probe of a run is: on a GPU a micro-batch, since torch.compile makes one program for short and
+    another for long ones. One token less, for it takes equal sizes for the same: 4,095 is no size of a model.
+    """
+    return max(PROBE_TOKENS, config.micro_packs * config.seq_len - 1) if device.type == "cuda" else PROBE_TOKENS
 
 
 def _compile_layers(model: Any, batch: Batch) -> str | None:
