@@ -42,6 +42,21 @@ def test_ranks_and_micro_packs_share_the_batch() -> None:
     assert settled("--batch-packs", "17", "--micro-packs", "2", num_ranks=4).num_micro_steps == 3
 
 
+def test_the_gpu_decides_the_micro_batches_only_where_nobody_else_did() -> None:
+    def fits(*flags: str, content: dict[str, Any] | None = None) -> bool:
+        options = _parser().parse_args(["run", "--shards", "cache", *flags])
+        file = file_settings(content or {})
+        return settle(options, file, model="m", seq_len=4096, num_ranks=1, has_bf16_gpu=True).fits_memory
+
+    assert fits() and fits("--zero", "2", "--batch-packs", "6")
+    assert not fits("--micro-packs", "2")
+    assert not fits("--precision", "fp32")
+    assert not fits("--zero", "3")
+    assert not fits(content={"gradient_accumulation_steps": 4})
+    assert not fits(content={"train_micro_batch_size_per_gpu": 1})
+    assert not settled().fits_memory  # no GPU
+
+
 def test_auto_in_the_deepspeed_file_is_filled_and_what_is_left_of_it_dropped() -> None:
     config = settled("--batch-packs", "8", "--learning-rate", "2e-5", content=HUGGING_FACE_STYLE, num_ranks=2)
     assert (config.zero, config.weight_decay, config.adam_betas) == (3, 0.05, (0.9, 0.999))

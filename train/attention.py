@@ -1,12 +1,13 @@
 """Attention that never crosses examples: one function that transformers calls in every layer of any model.
 
 It gets each example's bounds as keyword arguments of the model's forward and needs no mask. On CUDA in half precision
-it runs PyTorch's variable-length flash kernel; elsewhere scaled_dot_product_attention, example by example.
+it runs a variable-length flash kernel, FlashAttention-4 where it is installed and PyTorch's own elsewhere; without one,
+scaled_dot_product_attention, example by example.
 """
 
 import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,11 +22,14 @@ NAME = "sftpack"
 UNSUPPORTED = {"softcap": "soft-capped scores", "s_aux": "attention sinks", "position_bias": "a position bias"}
 
 
-def register_packed_attention() -> str:
-    """Make the function known to transformers; gives the name for `attn_implementation`."""
+Kernel = tuple[Callable[..., Any], frozenset[str]]  # called as PyTorch's varlen_attn, and the names of its arguments
+
+
+def register_packed_attention(kernel: Kernel | None = None) -> str:
+    """Make the function known to transformers, with a flash kernel; gives the name for `attn_implementation`."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, packed_attention)
+    AttentionInterface.register(NAME, partial(packed_attention, kernel=kernel or torch_kernel()))
     AttentionMaskInterface.register(NAME, _no_mask)
     return NAME
 
@@ -33,13 +37,15 @@ def register_packed_attention() -> str:
 def bounds(batch: Batch) -> dict[str, Any]:
     """What the model's forward is given, in transformers' own names, so that attention knows each example's bounds."""
     longest = max(batch.seq_lengths)
-    return {
+    kernel_bounds = {
         "cu_seq_lens_q": batch.cu_seqlens,
         "cu_seq_lens_k": batch.cu_seqlens,
         "max_length_q": longest,
         "max_length_k": longest,
-        "seq_lengths": batch.seq_lengths,
     }
+    if batch.input_ids.is_cuda:  # no lengths: torch.compile would compile anew for each
+        return kernel_bounds
+    return kernel_bounds | {"seq_lengths": batch.seq_lengths}
 
 
 def check_every_layer_attends(model: Any, device: torch.device, num_layers: int) -> None:
@@ -69,11 +75,20 @@ def check_every_layer_attends(model: Any, device: torch.device, num_layers: int)
         )
 
 
-def describe_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Which attention a run uses, in a few words."""
-    if _runs_varlen(device, dtype, head_dim):
-        return "variable-length flash kernel of PyTorch"
-    return "scaled_dot_product_attention, example by example"
+def runs_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether a flash kernel takes such tensors."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
+
+
+@cache
+def torch_kernel() -> Kernel | None:
+    """PyTorch's kernel and the names of its arguments, which changed between 2.10 and 2.13; None before 2.10."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    call: Callable[..., Any] = varlen_attn
+    return call, frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def packed_attention(
@@ -85,14 +100,15 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    kernel: Kernel | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each example. Query (1, heads, tokens, head_dim) -> (1, tokens, heads, head_dim).
 
     Raises TrainError where the model does not hand the bounds on, or wants scores that the kernels can't give.
     """
-    lengths = kwargs.get("seq_lengths")
-    if lengths is None:
+    ends, lengths = kwargs.get("cu_seq_lens_q"), kwargs.get("seq_lengths")
+    if ends is None and lengths is None:
         raise TrainError(
             f"{type(module).__name__} does not tell its attention where examples end, so packs would run together; "
             "choose a model that transformers gives an attention interface"
@@ -103,34 +119,20 @@ def packed_attention(
         if kwargs.get(name) is not None:
             raise TrainError(f"{type(module).__name__} uses {what}, which attention on packs does not support yet")
     same_width = query.shape[-1] == value.shape[-1]  # not in DeepSeek's latent attention
-    if same_width and _runs_varlen(query.device, query.dtype, query.shape[-1]):
-        output = _varlen(query, key, value, kwargs["cu_seq_lens_q"], max(lengths), scaling, dropout, sliding_window)
+    if kernel is not None and same_width and runs_flash(query.device, query.dtype, query.shape[-1]):
+        assert ends is not None
+        longest = kwargs["max_length_q"]
+        output = flash_attention(kernel, query, key, value, ends, longest, scaling, dropout, sliding_window)
     else:
+        if lengths is None:
+            assert ends is not None
+            lengths = tuple(ends.diff().tolist())
         output = _one_by_one(query, key, value, lengths, scaling, dropout, sliding_window)
     return output, None
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
-def _runs_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    fits = head_dim <= 256 and head_dim % 8 == 0
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and fits and _varlen_kernel() is not None
-
-
-@cache
-def _varlen_kernel() -> tuple[Callable[..., Any], frozenset[str]] | None:
-    """PyTorch's kernel and the names of its arguments, which changed between 2.10 and 2.13; None before 2.10."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    kernel: Callable[..., Any] = varlen_attn
-    return kernel, frozenset(inspect.signature(varlen_attn).parameters)
-
-
-def _varlen(
+def flash_attention(
+    kernel: Kernel,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -140,9 +142,8 @@ def _varlen(
     dropout: float,
     sliding_window: int | None,
 ) -> torch.Tensor:
-    found = _varlen_kernel()
-    assert found is not None
-    kernel, names = found
+    """What `packed_attention` gives, by a flash kernel; `cu_seqlens` are the examples' bounds."""
+    call, names = kernel
     if dropout:
         raise TrainError(
             "the flash kernel has no attention dropout; set attention_dropout to 0 in the model's config.json"
@@ -164,10 +165,14 @@ def _varlen(
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and "enable_gqa" in names:
         arguments["enable_gqa"] = True
-    elif groups > 1:
+    elif groups > 1 and "window_size" not in names:  # 2.10; 2.11 takes fewer key heads and has no name for it
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (tokens, heads, head_dim)
-    return kernel(*rows, cu_seqlens, cu_seqlens, longest, longest, **arguments)[None]
+    return call(*rows, cu_seqlens, cu_seqlens, longest, longest, **arguments)[None]
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None
 
 
 def _one_by_one(

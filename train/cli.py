@@ -89,7 +89,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="optimizer steps, instead of --epochs")
     add("--batch-tokens", type=int, metavar="N", help=_default("batch_tokens", "tokens a step, on all ranks together"))
     add("--batch-packs", type=int, metavar="N", help="packs a step on all ranks together, instead of --batch-tokens")
-    add("--micro-packs", type=int, metavar="N", help=_default("micro_packs", "packs a rank takes at a time"))
+    add(
+        "--micro-packs",
+        type=int,
+        metavar="N",
+        help="packs a rank takes at a time (default: as many as fit; 1 on CPU and with --zero 3)",
+    )
     add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
@@ -100,7 +105,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=["auto", "bf16", "fp16", "fp32"], help="auto: bf16 on GPUs that have it, fp32 on CPU")
     add("--zero", type=int, choices=[0, 1, 2, 3], help=_default("zero", "ZeRO stage"))
     add("--offload-optimizer", action="store_true", default=None, help="keep the optimizer's state in CPU memory")
-    add("--gradient-checkpointing", action="store_true", default=None, help="less memory for a third more time")
+    add(
+        "--gradient-checkpointing",
+        action="store_true",
+        default=None,
+        help="less memory for a third more time (default: as needed)",
+    )
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
     add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))

@@ -50,6 +50,7 @@ class RunConfig:
     steps: int | None  # given: this many, whatever `epochs` says
     batch_packs: int  # of an optimizer step, on all ranks
     micro_packs: int  # of a micro-batch, on one rank
+    fits_memory: bool  # the GPU's memory decides micro_packs and checkpointing, once the model is known
     schedule: str  # cosine | linear | constant
     warmup_ratio: float
     warmup_steps: int | None
@@ -90,6 +91,10 @@ def settle(
         steps=values.get("steps"),
         batch_packs=_batch_packs(given, values, seq_len, num_ranks),
         micro_packs=values["micro_packs"],
+        fits_memory=has_bf16_gpu
+        and precision == "bf16"
+        and values["zero"] < 3
+        and not {"micro_packs", "num_micro_steps"} & set(given),
         schedule=values["schedule"],
         warmup_ratio=values["warmup_ratio"],
         warmup_steps=values.get("warmup_steps"),

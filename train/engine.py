@@ -1,10 +1,11 @@
-"""Model files and settings in, a DeepSpeed engine out."""
+"""Model files and settings in, an engine out: DeepSpeed's, or a plain one where there is nothing to share out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from schemas.errors import TrainError
@@ -12,17 +13,20 @@ from train.attention import check_every_layer_attends
 from train.config import RunConfig
 from train.deepspeed_config import deepspeed_config
 from train.hub import ModelFiles
+from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
-from train.model import ModelShape, count_parameters, load_model
+from train.model import DTYPES, ModelShape, count_parameters, load_model
 from train.optimizer import build_optimizer
+from train.plain import PlainEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """DeepSpeed's engine around the model."""
+    """The engine around the model, and which kernels it runs."""
 
-    deepspeed: Any
+    deepspeed: Any  # or a PlainEngine, which is called the same way
     num_parameters: int
+    kernels: Kernels
     keep_alive: object  # transformers holds ZeRO-3's settings by a weak reference only
 
 
@@ -30,22 +34,67 @@ def build_engine(
     files: ModelFiles, shape: ModelShape, config: RunConfig, content: dict[str, Any], ranks: Ranks
 ) -> Engine:
     """Load the model and wrap it; every rank takes part. `content` is the user's DeepSpeed file."""
-    on_gpu = ranks.device.type == "cuda"
-    settings = deepspeed_config(config, content, on_gpu=on_gpu)
-    deepspeed = import_deepspeed(on_gpu=on_gpu)
-    with _config_error_told(deepspeed):
-        deepspeed.DeepSpeedConfig(settings)
+    settings = deepspeed_config(config, content, on_gpu=ranks.device.type == "cuda")
+    plain = runs_plain(config, content)
+    if not plain:
+        with _config_error_told():
+            import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
+    attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
     model, keep_alive = load_model(files, config, settings)
+    wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention, plain=plain)
+    return Engine(deepspeed=wrapped, num_parameters=count_parameters(model), kernels=kernels, keep_alive=keep_alive)
+
+
+def runs_plain(config: RunConfig, content: dict[str, Any]) -> bool:
+    """Whether DeepSpeed has nothing to do: one process in bf16, nothing offloaded, and no DeepSpeed file."""
+    return (
+        config.num_ranks == 1
+        and config.precision == "bf16"
+        and config.zero < 3
+        and not config.offload_optimizer
+        and not content
+    )
+
+
+def wrap_model(
+    model: Any,
+    shape: ModelShape,
+    config: RunConfig,
+    settings: dict[str, Any],
+    ranks: Ranks,
+    attention: str,
+    *,
+    plain: bool,
+) -> tuple[Any, Kernels]:
+    """Choose the model's kernels, see that its examples keep apart, and put the engine around it."""
+    on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
+    model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
+    kernels = Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
+    if not in_pieces:
+        model.to(ranks.device)
+        check_every_layer_attends(model, ranks.device, shape.num_layers)
+        num_tokens = probe_tokens(config, ranks.device)
+        kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
+        check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
+    if plain:
+        return PlainEngine(model, config, on_gpu=on_gpu, compiled=kernels.compiled), kernels
     optimizer = build_optimizer(model, config, on_gpu=on_gpu)
-    with _config_error_told(deepspeed):
-        wrapped, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
-    check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
-    return Engine(deepspeed=wrapped, num_parameters=count_parameters(model), keep_alive=keep_alive)
+    with _config_error_told():
+        wrapped, *_ = import_deepspeed(on_gpu=on_gpu).initialize(
+            model=model, optimizer=optimizer, config=settings, dist_init_required=False
+        )
+    if in_pieces:
+        check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
+        with torch.no_grad():
+            check_isolation(wrapped, shape.vocab_size, ranks.device)
+    return wrapped, kernels
 
 
 @contextmanager
-def _config_error_told(deepspeed: Any) -> Iterator[None]:
+def _config_error_told() -> Iterator[None]:
     """Tell what DeepSpeed says of a config it does not take in one line."""
+    import deepspeed
+
     try:
         yield
     except ValidationError as error:

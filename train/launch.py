@@ -104,6 +104,7 @@ def join_ranks() -> Ranks:
             raise TrainError(
                 f"local rank {local_rank} has no GPU of the {torch.cuda.device_count()} visible; start fewer processes"
             )
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # memory does not fragment
         torch.cuda.set_device(local_rank)
     else:
         _keep_freed_memory()

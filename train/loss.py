@@ -1,6 +1,7 @@
 """A batch in, the sum of its targets' losses out. Logits exist for targets only; context tokens never have any."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from train.attention import bounds
 from train.batch import Batch
 
 CHUNK_ROWS = 256
+COMPILED_CHUNK_ROWS = 4096  # logits of 1.2 GB for Qwen3's vocabulary; fewer rows cost matmul speed
+
+Measure = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
@@ -17,7 +21,8 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
 
     `model` is a causal language model of transformers, or the DeepSpeed engine around it.
     """
-    sliced = keeps_logits(getattr(model, "module", model))
+    module = getattr(model, "module", model)
+    sliced = keeps_logits(module)
     logits = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
@@ -28,6 +33,8 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     ).logits[0]
     if not sliced:
         logits = logits[batch.predicting]
+    if isinstance(fused := head_of(module).forward, _HeadInLoss):
+        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure)
     return SummedCrossEntropy.apply(logits, batch.labels)
 
 
@@ -59,6 +66,89 @@ class SummedCrossEntropy(torch.autograd.Function):
             share.scatter_add_(1, places[rows], torch.full_like(share[:, :1], -1.0))
             result[rows] = share.mul_(scale[rows])
         return result, None
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """The head's matmul and the summed cross-entropy in one, so that logits exist for a few thousand rows at a time.
+
+    The gradients are made in the forward pass, while a chunk's logits are there (after Liger-Kernel's fused linear
+    cross-entropy, Hsu et al. 2024, with chunks long enough for the matmuls).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, measure: Measure | None
+    ) -> torch.Tensor:
+        """Sum of -log softmax(hidden @ weight.T)[label]; hidden (targets, width), weight (vocabulary, width)."""
+        rows = CHUNK_ROWS if measure is None else COMPILED_CHUNK_ROWS
+        wanted = any(ctx.needs_input_grad)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        to_hidden = torch.empty_like(hidden) if wanted else None
+        to_weight = torch.zeros_like(weight) if wanted else None
+        for start in range(0, len(hidden), rows):
+            chunk = hidden[start : start + rows]
+            losses, to_logits = (measure or losses_and_gradients)(chunk @ weight.T, labels[start : start + rows])
+            total += losses
+            if to_hidden is not None and to_weight is not None:
+                torch.mm(to_logits, weight, out=to_hidden[start : start + rows])
+                to_weight.addmm_(to_logits.T, chunk)
+        ctx.save_for_backward(to_hidden, to_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        """What the forward pass made, times the gradient of the sum."""
+        to_hidden, to_weight = ctx.saved_tensors
+        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None
+
+
+def losses_and_gradients(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed cross-entropy of logits (rows, vocabulary), and its gradient in their dtype; labels of -100 are 0."""
+    counted = labels != IGNORED_LABEL
+    places = labels.where(counted, 0)[:, None]
+    scores = logits.float()
+    normalizers = scores.logsumexp(-1, keepdim=True)
+    losses = (normalizers - scores.gather(1, places))[:, 0] * counted
+    right = places == torch.arange(logits.shape[1], device=logits.device)
+    gradient = ((scores - normalizers).exp() - right.float()) * counted[:, None]
+    return losses.sum(), gradient.to(logits.dtype)
+
+
+class _HeadInLoss:
+    """Takes the place of a head's forward: hands hidden states on, for the loss to multiply."""
+
+    def __init__(self, weight: torch.nn.Parameter, measure: Measure | None) -> None:
+        self.weight, self.measure = weight, measure
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def head_of(model: Any) -> Any:
+    """The layer that makes logits."""
+    return model.get_output_embeddings()
+
+
+def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
+    """Move the head's matmul into the loss, where a look at `batch` shows that the model only multiplies there.
+
+    False, and nothing changed, for a head with a bias, or a model that scales or caps its logits.
+    """
+    head = head_of(model)
+    if getattr(head, "bias", None) is not None or not keeps_logits(model):
+        return False
+
+    def logits() -> torch.Tensor:
+        arguments = {"position_ids": batch.position_ids, "logits_to_keep": batch.predicting, **bounds(batch)}
+        return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
+
+    whole = logits().detach()
+    head.forward = _HeadInLoss(head.weight, measure)
+    parts = logits().detach()
+    if parts.shape[-1] == head.weight.shape[1] and torch.allclose(parts @ head.weight.detach().T, whole, rtol=2e-2):
+        return True
+    del head.forward
+    return False
 
 
 def keeps_logits(model: torch.nn.Module) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from schemas.errors import ModelError
-from train.attention import describe_attention, register_packed_attention
+from train.attention import NAME
 from train.config import RunConfig
 from train.hub import ModelFiles
 from train.load import Shards
@@ -27,6 +27,11 @@ class ModelShape:
     num_layers: int
     head_dim: int
     vocab_size: int  # rows of the embedding
+    num_parameters: int  # tied ones once
+    hidden: int
+    intermediate: int
+    query_width: int  # of all heads together
+    key_width: int
     dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
 
 
@@ -43,11 +48,17 @@ def read_shape(files: ModelFiles) -> ModelShape:
             f"{files.name}: its {mixing[0]} layers carry state from one example of a pack into the next, so it "
             "can't be trained on packs yet; choose a model with plain attention"
         )
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelShape(
         architecture=(config.architectures or [config.model_type])[0],
         num_layers=text.num_hidden_layers,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        head_dim=head_dim,
         vocab_size=text.vocab_size,
+        num_parameters=_count_in_config(config),
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        query_width=text.num_attention_heads * head_dim,
+        key_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         dtype=text.dtype if files.gguf is None else None,
     )
 
@@ -85,7 +96,7 @@ def tokenizer_hash(files: ModelFiles) -> str | None:
 
 
 def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) -> tuple[Any, object]:
-    """Load the model with packed attention, in pieces under ZeRO-3.
+    """Load the model with the packed attention that was registered, in pieces under ZeRO-3.
 
     Gives the model, and an object to keep alive as long as it is used (transformers' weak reference to ZeRO-3).
     """
@@ -93,7 +104,7 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
 
     in_pieces = config.zero == 3 and files.gguf is None
     keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
-    model = load_weights(files, DTYPES[config.precision], register_packed_attention())
+    model = load_weights(files, DTYPES[config.precision], NAME)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model, keep_alive
@@ -130,9 +141,12 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
 
 
-def attention_line(shape: ModelShape, config: RunConfig, device: torch.device) -> str:
-    """What the run's first lines say of attention."""
-    return describe_attention(device, DTYPES[config.precision], shape.head_dim)
+def _count_in_config(config: Any) -> int:
+    """Parameters of a model that is not loaded."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return count_parameters(AutoModelForCausalLM.from_config(config))
 
 
 @contextmanager

@@ -25,12 +25,16 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 def build_optimizer(model: torch.nn.Module, config: RunConfig, *, on_gpu: bool) -> torch.optim.Optimizer:
     """AdamW: PyTorch's, which needs no compiling, or DeepSpeed's for CPU where a GPU's state is kept in CPU memory."""
     groups = parameter_groups(model, config.weight_decay)
-    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": config.adam_eps}
     if config.offload_optimizer and on_gpu:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
-    return torch.optim.AdamW(groups, fused=on_gpu, **settings)
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **_settings(config))
+    return adamw(groups, config, on_gpu=on_gpu)
+
+
+def adamw(groups: list[dict[str, Any]], config: RunConfig, *, on_gpu: bool) -> torch.optim.Optimizer:
+    """PyTorch's AdamW over groups of parameters."""
+    return torch.optim.AdamW(groups, fused=on_gpu, **_settings(config))
 
 
 def num_warmup_steps(config: RunConfig, num_steps: int) -> int:
@@ -47,3 +51,7 @@ def learning_rate(config: RunConfig, step: int, num_steps: int) -> float:
     progress = (step - warmup) / max(1, num_steps - warmup)
     factors = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
     return config.learning_rate * factors[config.schedule]
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {"lr": config.learning_rate, "betas": config.adam_betas, "eps": config.adam_eps}

@@ -13,7 +13,7 @@ import torch
 from schemas.errors import TrainError
 from train.batch import Plan
 from train.config import RunConfig
-from train.engine import Engine, build_engine
+from train.engine import Engine, build_engine, runs_plain
 from train.evaluate import held_out_loss
 from train.export import export_model
 from train.hub import ModelFiles
@@ -21,7 +21,9 @@ from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog, StepRecord
 from train.loop import train_steps
-from train.model import ModelShape, attention_line, read_shape
+from train.memory import fitted
+from train.model import ModelShape, read_shape
+from train.plain import PlainEngine
 from train.summary import RunSummary, write_summary
 
 
@@ -33,6 +35,9 @@ def train_session(
     `content` is the user's DeepSpeed file. Raises TrainError when memory runs out or the loss is no longer a number.
     """
     shape = read_shape(files)
+    if config.fits_memory:
+        memory = torch.cuda.get_device_properties(ranks.device).total_memory
+        config = fitted(config, shape, memory, plain=runs_plain(config, content))
     plan = Plan(
         num_packs=len(shards.train),
         batch_packs=config.batch_packs,
@@ -46,7 +51,7 @@ def train_session(
         engine = build_engine(files, shape, config, content, ranks)
         log = None
         if ranks.is_first:
-            print("\n".join(_opening_lines(config, shards, shape, plan, engine, ranks)), flush=True)
+            print("\n".join(_opening_lines(config, shards, plan, engine)), flush=True)
             log = RunLog(out, num_steps)
         watch = _Watch(
             config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
@@ -98,19 +103,19 @@ class _Watch:
                 self.log.log_eval(step, loss)
 
 
-def _opening_lines(
-    config: RunConfig, shards: Shards, shape: ModelShape, plan: Plan, engine: Engine, ranks: Ranks
-) -> list[str]:
+def _opening_lines(config: RunConfig, shards: Shards, plan: Plan, engine: Engine) -> list[str]:
     packs, tokens, targets = len(shards.train), int(shards.train.num_tokens.sum()), int(shards.train.num_targets.sum())
     num_steps = config.steps or config.epochs * plan.steps_an_epoch
     val = f"{len(shards.val):,} packs held out" if shards.val is not None else "none held out, so no held-out loss"
     epochs = num_steps / plan.steps_an_epoch
     micro = f"{config.num_ranks} ranks x {config.num_micro_steps} micro-batches of {config.micro_packs}"
+    shared_out = "one process" if isinstance(engine.deepspeed, PlainEngine) else f"ZeRO-{config.zero}"
     lines = [
-        f"model      {config.model}: {engine.num_parameters:,} parameters, {config.precision}, ZeRO-{config.zero}",
+        f"model      {config.model}: {engine.num_parameters:,} parameters, {config.precision}, {shared_out}",
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
-        f"attention  {attention_line(shape, config, ranks.device)}; it never crosses examples",
+        f"attention  {engine.kernels.attention}; it never crosses examples",
+        f"layers     {engine.kernels.layers}; head: {engine.kernels.head}",
     ]
     room = config.num_ranks * config.num_micro_steps * config.micro_packs
     if room - config.batch_packs >= config.micro_packs and config.num_micro_steps > 1:

@@ -1,0 +1,156 @@
+"""Which kernels a run uses: chosen once at its start, each tried on two short examples, and said in one line.
+
+What can't be used here is left as transformers has it; the numbers are the same but for rounding, the speed is not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from schemas.errors import TrainError
+from train.attention import Kernel, bounds, flash_attention, register_packed_attention, runs_flash, torch_kernel
+from train.batch import Batch
+from train.config import RunConfig
+from train.flash4 import flash4_kernel
+from train.loss import fuse_head, keeps_logits, losses_and_gradients, summed_loss
+
+PROBE_LENGTHS = (51, 86)
+PROBE_TOKENS = 137
+PROBE_TARGETS = 24  # of each of the two examples
+AS_THEY_ARE = "as transformers has them"
+APART = "apart from the loss"
+FLASH4 = "pip install flash-attn-4 'nvidia-cutlass-dsl[cu13]'"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernels:
+    """What was chosen, in words."""
+
+    attention: str
+    layers: str
+    head: str
+    compiled: bool = False
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Register the fastest attention that works here, and say which."""
+    kernel = torch_kernel()
+    if not runs_flash(device, dtype, head_dim) or kernel is None:
+        register_packed_attention()
+        return "scaled_dot_product_attention, example by example"
+    refused = _why_not_flash4(device, dtype, head_dim)
+    if refused is None:
+        register_packed_attention(flash4_kernel())
+        return "FlashAttention-4"
+    register_packed_attention(kernel)
+    return f"PyTorch's variable-length flash kernel ({refused})"
+
+
+def choose_kernels(
+    model: Any, attention: str, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS
+) -> Kernels:
+    """Compile the layers and fuse the head of a whole model on `device`, each where it works."""
+    if device.type != "cuda":
+        return Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
+    batch = probe(vocab_size, device, num_tokens)
+    layers, measure = "compiled", None
+    if (failed := _compile_layers(model, batch)) is None:
+        measure = torch.compile(losses_and_gradients, dynamic=True)
+    else:
+        layers = f"{AS_THEY_ARE} (torch.compile failed: {failed})"
+    head = "in the loss, a chunk of targets at a time"
+    if model.dtype == torch.float16:
+        head = f"{APART} (its gradients would overflow in fp16)"
+    elif not fuse_head(model, batch, measure):
+        head = f"{APART} (the model does more than multiply there)"
+    return Kernels(attention=attention, layers=layers, head=head, compiled=measure is not None)
+
+
+def check_isolation(model: Any, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS) -> None:
+    """Raise TrainError unless the second of two examples in a pack comes out bit by bit the same whatever the first."""
+    module = getattr(model, "module", model)
+    outputs = []
+    for shift in (0, 1):
+        batch = probe(vocab_size, device, num_tokens, shift)
+        arguments = {"position_ids": batch.position_ids, "attention_mask": None, "use_cache": False, **bounds(batch)}
+        if keeps_logits(module):
+            arguments["logits_to_keep"] = batch.predicting
+        logits = model(input_ids=batch.input_ids, **arguments).logits[0].detach()
+        outputs.append(logits if keeps_logits(module) else logits[batch.predicting])
+    (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
+    if torch.equal(one, other) or not torch.equal(two, same):
+        raise TrainError("the examples of a pack mix with one another in this model; choose one with plain attention")
+
+
+def probe(vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS, shift: int = 0) -> Batch:
+    """Two examples in a row, the last tokens of each targets; `shift` changes the first."""
+    first = num_tokens * 3 // 8
+    ids = torch.arange(num_tokens) * 7919 % vocab_size
+    ids[:first] = (ids[:first] + shift) % vocab_size
+    ends = torch.arange(PROBE_TARGETS, 0, -1)
+    places = torch.cat([first - ends, num_tokens - ends])
+    return Batch(
+        input_ids=ids[None],
+        position_ids=torch.cat([torch.arange(first), torch.arange(num_tokens - first)])[None],
+        cu_seqlens=torch.tensor([0, first, num_tokens], dtype=torch.int32),
+        predicting=places - 1,
+        labels=ids[places],
+        seq_lengths=(first, num_tokens - first),
+        num_targets=len(places),
+    ).to(device)
+
+
+def probe_tokens(config: RunConfig, device: torch.device) -> int:
+    """How long the probe of a run is: on a GPU a micro-batch, since torch.compile makes one program for short and
+    another for long ones. One token less, for it takes equal sizes for the same: 4,095 is no size of a model.
+    """
+    return max(PROBE_TOKENS, config.micro_packs * config.seq_len - 1) if device.type == "cuda" else PROBE_TOKENS
+
+
+def _compile_layers(model: Any, batch: Batch) -> str | None:
+    """Compile each decoder layer; all share one program. Gives the reason where that fails, and leaves them as is."""
+    names = set(model._no_split_modules or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    for layer in layers:
+        layer.compile(dynamic=True)
+    try:
+        summed_loss(model, batch).backward()
+    except Exception as error:  # of any library below torch.compile; training goes on without it
+        for layer in layers:
+            layer._compiled_call_impl = None
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    finally:
+        model.zero_grad(set_to_none=True)
+    return None
+
+
+def _why_not_flash4(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """None where FlashAttention-4 gives what PyTorch's kernel gives, else the reason not to use it."""
+    if torch.cuda.get_device_capability(device)[0] not in (9, 10):
+        return "FlashAttention-4 needs a Hopper or Blackwell GPU"
+    other = torch_kernel()
+    assert other is not None
+    try:
+        ours, theirs = (_try_attention(each, device, dtype, head_dim) for each in (flash4_kernel(), other))
+    except ModuleNotFoundError as error:
+        return f"no module {error.name}: {FLASH4}"
+    except Exception as error:  # of a beta that compiles its kernels on the spot
+        return f"flash-attn-4 failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
+    far = max(float((one - two).norm() / two.norm()) for one, two in zip(ours, theirs, strict=True))
+    return None if far < 2e-2 else f"flash-attn-4 is {far:.0%} off"
+
+
+def _try_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> list[torch.Tensor]:
+    """Output and gradients on two short examples, four query heads to two key heads."""
+    generator = torch.Generator(device).manual_seed(1)
+    total = sum(PROBE_LENGTHS)
+    rows = [
+        torch.randn(total, heads, head_dim, generator=generator, device=device).to(dtype).requires_grad_()
+        for heads in (4, 2, 2)
+    ]
+    ends = torch.tensor([0, PROBE_LENGTHS[0], total], dtype=torch.int32, device=device)
+    query, key, value = (row.transpose(0, 1)[None] for row in rows)
+    output = flash_attention(kernel, query, key, value, ends, max(PROBE_LENGTHS), None, 0.0, None)
+    output.float().square().sum().backward()
+    return [each.float() for each in (output.detach(), *(row.grad for row in rows if row.grad is not None))]
