@@ -110,8 +110,37 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         epilog="example: dataprep tokenize --model Qwen/Qwen3-4B --seq-len 4096 --val-fraction 0.05",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    _add_cache(command)
     command.add_argument("--model", required=True, metavar="M", help="hub name, model folder, or .gguf file")
+    _add_targets(command)
+    command.add_argument("--seq-len", type=int, default=4096, metavar="N", help="tokens a pack (default: 4096)")
+    command.add_argument(
+        "--overflow",
+        choices=("cut", "drop", "split"),
+        default="cut",
+        help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
+    )
+    command.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="part held out for evaluation, by a hash of content, some of every source (default: 0)",
+    )
+    command.add_argument(
+        "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
+    )
+    command.add_argument(
+        "--recipe", type=_path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
+    )
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+
+
+def _add_targets(command: argparse.ArgumentParser) -> None:
+    """Add what decides which tokens are trained on, and behind which."""
     command.add_argument(
         "--turns",
         choices=("whole", "last", "exact"),
@@ -148,30 +177,6 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="text|turn-away|allow",
         help="strings such as <|im_end|> in messages: encode as text, turn the row away, or allow (default: text)",
     )
-    command.add_argument("--seq-len", type=int, default=4096, metavar="N", help="tokens a pack (default: 4096)")
-    command.add_argument(
-        "--overflow",
-        choices=("cut", "drop", "split"),
-        default="cut",
-        help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
-    )
-    command.add_argument(
-        "--val-fraction",
-        type=float,
-        default=0.0,
-        metavar="F",
-        help="part held out for evaluation, by a hash of content, some of every source (default: 0)",
-    )
-    command.add_argument(
-        "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
-    )
-    command.add_argument(
-        "--recipe", type=_path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
-    )
-    command.add_argument(
-        "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
-    )
-    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
@@ -182,7 +187,7 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="example: dataprep inspect cache/ --pack 3 --ids",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    _add_cache(command)
     what = command.add_mutually_exclusive_group()
     what.add_argument("--pack", type=int, metavar="N", help="this pack, from 0 (default: 0)")
     what.add_argument("--conversation", metavar="ROW|ID", help="this conversation: its row, or the start of its id")
@@ -198,7 +203,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         epilog="example: dataprep verify cache/ --sample 1000",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    _add_cache(command)
     command.add_argument("--sample", type=int, metavar="N", help="derive only about N examples anew (default: all)")
     command.add_argument(
         "--dataset",
@@ -219,7 +224,7 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         epilog="example: dataprep report cache/ --out report.html",
         formatter_class=raw,
     )
-    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")
+    _add_cache(command)
     command.add_argument("--out", type=_path, metavar="FILE", help="default: CACHE/report.html")
     command.add_argument(
         "--samples",
@@ -246,3 +251,7 @@ def _add_template(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--table", nargs="+", type=Path, default=[], metavar="PLACE", help=".jinja files, folders of them or of models"
     )
     command.add_argument("--out", type=Path, metavar="FILE.md", help="where the table goes (default: the screen)")
+
+
+def _add_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument("cache", nargs="?", type=_path, default=Path("cache"), metavar="CACHE", help="default: cache")

@@ -8,8 +8,8 @@ from dataprep.stages.clean.personal import make_personal
 from dataprep.stages.clean.steps import settled_steps
 from dataprep.stages.encodings import checked_encoding
 from dataprep.stages.inputs import STDIN, RawFile, find_files
-from dataprep.stages.normalize.convert import KEYS, checked_format, role_names
-from dataprep.stages.normalize.mapping import Shape, keys_of, read_mapping
+from dataprep.stages.normalize.convert import checked_format, columns_read, role_names
+from dataprep.stages.normalize.mapping import Shape, read_mapping
 from dataprep.stages.normalize.settings import Settings
 from schemas.errors import InputError
 from schemas.manifest import NormalizeOptions
@@ -74,7 +74,7 @@ def settle(choices: Choices) -> Settled:
         pii=choices.pii,
         held_out=[os.fsencode(given).decode("utf-8", "replace") for given in choices.held_out],
     )
-    columns = tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
+    columns = columns_read(settings)
     for counted in ("turns", "chars"):
         least, most = settings.clean[f"min-{counted}"], settings.clean[f"max-{counted}"]
         if "off" not in (least, most) and int(least) > int(most):

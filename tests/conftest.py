@@ -2,9 +2,15 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -54,3 +60,17 @@ def tiny_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-tokenizer")
     wrapped.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    """The tiny tokenizer as the stages have it."""
+    return load_tokenizer(str(tiny_tokenizer_dir), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def hf(tiny_tokenizer_dir: Path) -> "PreTrainedTokenizerBase":
+    """The tiny tokenizer as transformers has it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)

@@ -35,16 +35,6 @@ PLAIN = record(("user", "Hi"), ("assistant", "Hello!"))
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_tokenizer_dir, tmp_path_factory):
-    return load_tokenizer(str(tiny_tokenizer_dir), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny_tokenizer_dir):
-    return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
-
-
-@pytest.fixture(scope="module")
 def dated_dir(tiny_tokenizer_dir, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dated")
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)

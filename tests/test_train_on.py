@@ -6,11 +6,9 @@ from datetime import date
 import numpy as np
 import pytest
 from corpus import record, table, write_jsonl
-from transformers import AutoTokenizer
 
 from dataprep.build import tokenize_corpus
 from dataprep.core.token_cache import TokenizeEngine
-from dataprep.core.tokenizer import load_tokenizer
 from dataprep.normalize import normalize_corpus
 from dataprep.stages.tokenize import tokenize_chunk
 from dataprep.token_options import settled_options
@@ -29,16 +27,6 @@ LOOKED_UP = record(
 )
 PLAIN = record(("user", "Hi"), ("assistant", "Hello!"))
 CALLED = '<tool_call>\n{"name": "look", "arguments": {"n": 1}}\n</tool_call><|im_end|>'
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_tokenizer_dir, tmp_path_factory):
-    return load_tokenizer(str(tiny_tokenizer_dir), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny_tokenizer_dir):
-    return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
 
 
 def tokenized(bundle, options: TokenOptions, *records: dict) -> list[dict]:

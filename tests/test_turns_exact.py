@@ -59,16 +59,6 @@ def with_template(folder: Path, place: Path, template: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_tokenizer_dir, tmp_path_factory):
-    return load_tokenizer(str(tiny_tokenizer_dir), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny_tokenizer_dir):
-    return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
-
-
-@pytest.fixture(scope="module")
 def chatml_dir(tiny_tokenizer_dir, tmp_path_factory) -> Path:
     return with_template(tiny_tokenizer_dir, tmp_path_factory.mktemp("chatml"), CHATML)
 

@@ -99,7 +99,7 @@ from dataprep.stages.normalize.formats.turns import (
 )
 from dataprep.stages.normalize.formats.unnamed import is_one_turn, numbered
 from dataprep.stages.normalize.formats.xlam import from_xlam, is_xlam
-from dataprep.stages.normalize.mapping import convert_shape, shape_of
+from dataprep.stages.normalize.mapping import convert_shape, keys_of, shape_of
 from dataprep.stages.normalize.message import ROLE_NAMES
 from dataprep.stages.normalize.reasons import TurnedAway, kind_of, shown
 from dataprep.stages.normalize.settings import Settings
@@ -174,6 +174,11 @@ def checked_row(row: Any) -> None:
     """Turn away a row that is neither an object nor a list."""
     if type(row) is not dict and type(row) is not list:
         raise TurnedAway("not-an-object", f"the row is {kind_of(row)}, expected an object")
+
+
+def columns_read(settings: Settings) -> tuple[str, ...]:
+    """Name the columns that are read of tables: KEYS, and what a mapping file's shapes name."""
+    return tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
 
 
 def format_of(row: Any, settings: Settings) -> str:

@@ -22,9 +22,8 @@ from dataprep.stages.inputs import RawFile, RawRow, Segment
 from dataprep.stages.near_duplicates import signatures
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
-from dataprep.stages.normalize.convert import KEYS, convert_as
+from dataprep.stages.normalize.convert import columns_read, convert_as
 from dataprep.stages.normalize.formats.flat_trees import trees_of_rows
-from dataprep.stages.normalize.mapping import keys_of
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.part import write_part
 from dataprep.stages.normalize.readings import reading_of
@@ -80,7 +79,7 @@ class Normalizer:
         steps = [make_cleaner(settings.clean), make_personal(settings.pii)]
         if held_out is not None:
             steps.append(make_overlap(held_out))
-        columns = tuple(dict.fromkeys((*KEYS, *keys_of(settings.shapes))))
+        columns = columns_read(settings)
         return cls(settings=settings, columns=columns, steps=tuple(step for step in steps if step is not None))
 
     def normalize(self, unit: Unit) -> tuple[Artefact | None, Tally]:
