@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 
 _SENTENCES = re.compile(r"[^。！？.!?\n]+[。！？.!?\n]*")
 _NUMBER = re.compile(r"\d+")

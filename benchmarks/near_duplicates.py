@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dataprep.core.grams import find_tokens, run_hashes
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.near_duplicates import SHINGLE_TOKENS, NearDuplicates, band_places, signatures
 
 THRESHOLDS = (0.7, 0.8, 0.9)

@@ -81,9 +81,9 @@ def _on_one_line(text: str) -> str:
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
-    from dataprep.choices import Choices
-    from dataprep.normalize import normalize_corpus, retry_quarantine
-    from dataprep.summary import summary_text
+    from dataprep.normalize.choices import Choices
+    from dataprep.normalize.run import normalize_corpus, retry_quarantine
+    from dataprep.normalize.summary import summary_text
 
     choices = Choices(
         format=arguments.format,
@@ -135,10 +135,10 @@ def _roles(texts: list[str]) -> dict[str, str]:
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:
-    from dataprep.build import tokenize_corpus
-    from dataprep.recipe import agreed_seed, read_recipe
-    from dataprep.token_options import parsed_arguments
-    from dataprep.tokenize_summary import tokenize_summary
+    from dataprep.tokenize.options import parsed_arguments
+    from dataprep.tokenize.recipe import agreed_seed, read_recipe
+    from dataprep.tokenize.run import tokenize_corpus
+    from dataprep.tokenize.summary import tokenize_summary
     from schemas.manifest import PackOptions, TokenOptions
 
     started = time.monotonic()
@@ -188,12 +188,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     if (arguments.dataset is None) != (arguments.tokenizer is None):
         raise InputError("--dataset and --tokenizer belong together: what was tokenised, and the model it is for")
     if arguments.dataset is not None:
-        from dataprep.verify_dataset import verify_dataset
+        from dataprep.verify.dataset import verify_dataset
 
         findings = verify_dataset(arguments.dataset, arguments.tokenizer)
         print(findings.text())
         return 0 if findings.sound else 1
-    from dataprep.verify import verify_cache
+    from dataprep.verify.cache import verify_cache
 
     report = verify_cache(arguments.cache, arguments.sample)
     print(report.text())

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from corpus import many_dialogues, write_jsonl
 
-from dataprep.build import tokenize_corpus
 from dataprep.core.shards import all_packs
-from dataprep.normalize import normalize_corpus
-from dataprep.verify import verify_cache
+from dataprep.normalize.run import normalize_corpus
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.verify.cache import verify_cache
 from schemas.errors import CacheError, InputError, ModelError
 from schemas.files import sha256_file
 from schemas.manifest import PackOptions, read_shards_manifest

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 
 from dataprep.core.as_text import TextOnly, controls_pattern
 from dataprep.core.encode import ByteLevelEncoder, ByteTable, OffsetEncoder
-from dataprep.core.token_cache import TokenizeEngine
 from dataprep.core.tokenizer import load_tokenizer
-from dataprep.reference import Reference
 from dataprep.stages.tokenize import tokenize_chunk
+from dataprep.tokenize.token_cache import TokenizeEngine
+from dataprep.verify.reference import Reference
 from schemas.manifest import TokenOptions
 
 CONTROLS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataprep import share
-from dataprep.choices import Choices
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize import share
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.duplicates import SeenConversations
 
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.choices import Choices
-from dataprep.normalize import normalize_corpus, retry_quarantine
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus, retry_quarantine
+from dataprep.normalize.summary import summary_text
 from dataprep.stages.normalize.examples import EXAMPLES
-from dataprep.summary import summary_text
 from schemas.errors import SftpackError
 from schemas.manifest import ConversationsManifest
 

@@ -11,16 +11,16 @@ from corpus import many_dialogues, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import Built, tokenize_corpus
-from dataprep.choices import Choices
 from dataprep.cli import main
 from dataprep.core.shards import all_packs
-from dataprep.normalize import normalize_corpus
-from dataprep.recipe import agreed_seed, read_recipe, settle
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.mixture import num_copies
 from dataprep.stages.pack import best_fit_decreasing, mixed, pack_examples
-from dataprep.tokenize_summary import tokenize_summary
-from dataprep.verify import verify_cache
+from dataprep.tokenize.recipe import agreed_seed, read_recipe, settle
+from dataprep.tokenize.run import Built, tokenize_corpus
+from dataprep.tokenize.summary import tokenize_summary
+from dataprep.verify.cache import verify_cache
 from schemas.errors import InputError
 from schemas.manifest import PackOptions, SourceMix
 

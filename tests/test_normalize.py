@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep import share
-from dataprep.choices import Choices
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize import share
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus
+from dataprep.normalize.summary import summary_text
 from dataprep.stages.normalize.convert import FORMATS
-from dataprep.summary import summary_text
 from schemas.conversation import CONVERSATION
 from schemas.errors import CacheError, InputError, SftpackError
 from schemas.files import sha256_file
@@ -216,7 +216,7 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_stands(tmp_path: Path
     old = run(lines(tmp_path / "old.jsonl", HELLO), out=tmp_path)
     path = lines(tmp_path / "new.jsonl", *rows)
     code = (
-        "from dataprep.normalize import normalize_corpus; from pathlib import Path; print('go', flush=True);"
+        "from dataprep.normalize.run import normalize_corpus; from pathlib import Path; print('go', flush=True);"
         f"normalize_corpus([{str(path)!r}], Path({str(tmp_path)!r}), workers=1)"
     )
     for delay_s in (0.0, 0.2, 0.5):

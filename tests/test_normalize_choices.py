@@ -7,9 +7,9 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.choices import Choices
-from dataprep.normalize import normalize_corpus
-from dataprep.summary import summary_text
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus
+from dataprep.normalize.summary import summary_text
 from schemas.errors import InputError
 from schemas.manifest import ConversationsManifest
 
@@ -59,7 +59,7 @@ def test_a_nul_character_is_taken_out_where_that_is_asked_for(tmp_path: Path) ->
 
 
 def test_near_duplicates_are_turned_away_where_a_threshold_is_given(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dataprep.share.UNIT_ROWS", 1)
+    monkeypatch.setattr("dataprep.normalize.share.UNIT_ROWS", 1)
     rows = [dialogue(LONG, LONG + ending) for ending in ("", " again", " and again")]
     path = written(tmp_path / "a.jsonl", *rows, dialogue("Something else altogether?", "No, not at all."))
     assert normalize_corpus([path], tmp_path).kept == 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import convert
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.normalize.convert import FORMATS, role_names
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
+from dataprep.normalize.unchanged import Unchanged
 from dataprep.stages.inputs import find_files
-from dataprep.unchanged import Unchanged
 from schemas.errors import CacheError, InputError
 from schemas.manifest import read_conversations_manifest
 
@@ -53,7 +53,7 @@ def test_a_run_that_fails_leaves_what_was_there_and_nothing_else(tmp_path, monke
     raw, folder = raw_file(tmp_path), tmp_path / "cache" / "conversations"
     normalize_corpus([str(raw)], tmp_path / "cache")
     before = files_in(folder)
-    monkeypatch.setattr("dataprep.share.UNIT_ROWS", 1)
+    monkeypatch.setattr("dataprep.normalize.share.UNIT_ROWS", 1)
     broken = tmp_path / "z.jsonl.gz"
     broken.write_bytes(b"\x1f\x8b\x08\x00no deflate")
     with pytest.raises(InputError, match=r"not a whole \.gz file"):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages import archives
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import RawFile, find_files
@@ -241,7 +241,7 @@ def test_a_compressed_tar_is_unpacked_once_for_the_list_and_once_for_the_rows(
 def test_the_number_of_workers_does_not_change_what_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("dataprep.share.UNIT_BYTES", 100)
+    monkeypatch.setattr("dataprep.normalize.share.UNIT_BYTES", 100)
     table = io.BytesIO()
     pq.write_table(pa.table({"text": ["three", "four"]}), table)
     members = {

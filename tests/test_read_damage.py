@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.normalize import normalize_corpus, retry_quarantine
+from dataprep.normalize.run import normalize_corpus, retry_quarantine
+from dataprep.normalize.summary import summary_text
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import find_files
 from dataprep.stages.read import read_rows
-from dataprep.summary import summary_text
 from schemas.errors import InputError
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n' * 5

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages import cut as cutting
 from dataprep.stages import elements, json_files
 from dataprep.stages.boundaries import Scanner
@@ -212,7 +212,7 @@ def test_the_number_of_workers_and_of_segments_does_not_change_the_output(
 ) -> None:
     rows = [{"id": number, "text": f"page {number}"} for number in range(300)]
     (tmp_path / "a.json").write_text(json.dumps({"train": rows, "test": rows[:9]}, indent=1) + "\n")
-    monkeypatch.setattr("dataprep.share.UNIT_BYTES", 2000)
+    monkeypatch.setattr("dataprep.normalize.share.UNIT_BYTES", 2000)
     monkeypatch.setattr(cutting, "SEGMENT_BYTES", 500)
     manifests = [normalize_corpus([str(tmp_path / "a.json")], tmp_path / str(n), workers=n) for n in (1, 2)]
     assert manifests[0] == manifests[1]

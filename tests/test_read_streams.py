@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages import cut as cutting
 from dataprep.stages.cut import cut
 from dataprep.stages.inputs import find_files
@@ -115,7 +115,7 @@ def test_a_compressed_parquet_file_is_not_taken_for_one(tmp_path: Path) -> None:
 def test_compressed_and_plain_rows_become_the_same_conversations_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataprep.share.UNIT_BYTES", 200)
+    monkeypatch.setattr("dataprep.normalize.share.UNIT_BYTES", 200)
     monkeypatch.setattr(cutting, "SEGMENT_BYTES", 50)
     monkeypatch.setattr(cutting, "READ_BYTES", 16)
     written(tmp_path / "a.jsonl.gz", gzip.compress(b"".join(b'{"text": "page %d"}\n' % n for n in range(100)) + b"x"))

@@ -7,8 +7,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.choices import Choices
-from dataprep.normalize import normalize_corpus, retry_quarantine
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus, retry_quarantine
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, read_conversations_manifest

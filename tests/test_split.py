@@ -10,14 +10,14 @@ from corpus import many_dialogues, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import tokenize_corpus
-from dataprep.choices import Choices
 from dataprep.core.shards import all_packs
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.choices import Choices
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.split import split_off
-from dataprep.tokenize_summary import tokenize_summary
-from dataprep.verify import verify_cache
-from dataprep.verify_splits import split_problems
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.tokenize.summary import tokenize_summary
+from dataprep.verify.cache import verify_cache
+from dataprep.verify.splits import split_problems
 from schemas.errors import InputError
 from schemas.manifest import PackOptions
 

@@ -9,14 +9,14 @@ import pytest
 from corpus import record, table, write_jsonl
 from transformers import AutoTokenizer
 
-from dataprep.build import tokenize_corpus
-from dataprep.core.token_cache import TokenizeEngine, tokens_fingerprint
 from dataprep.core.tokenizer import load_tokenizer
-from dataprep.normalize import normalize_corpus
-from dataprep.reference import Reference
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.tokenize import tokenize_chunk
-from dataprep.token_options import parsed_arguments, settled_options
-from dataprep.verify import verify_cache
+from dataprep.tokenize.options import parsed_arguments, settled_options
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.tokenize.token_cache import TokenizeEngine, tokens_fingerprint
+from dataprep.verify.cache import verify_cache
+from dataprep.verify.reference import Reference
 from schemas.errors import InputError
 from schemas.manifest import PackOptions, TokenOptions
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from corpus import record, table
 
-from dataprep.core.token_cache import TokenizeEngine
 from dataprep.core.tokenizer import load_tokenizer
 from dataprep.stages.tokenize import tokenize_chunk
-from dataprep.verify import Reference
+from dataprep.tokenize.token_cache import TokenizeEngine
+from dataprep.verify.cache import Reference
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from corpus import record, table, write_jsonl
 
-from dataprep.build import tokenize_corpus
-from dataprep.core.token_cache import TokenizeEngine
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.tokenize import tokenize_chunk
-from dataprep.token_options import settled_options
-from dataprep.verify import verify_cache
+from dataprep.tokenize.options import settled_options
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.tokenize.token_cache import TokenizeEngine
+from dataprep.verify.cache import verify_cache
 from schemas.errors import InputError
 from schemas.manifest import PackOptions, TokenOptions
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from corpus import write_jsonl
 
-from dataprep.build import tokenize_corpus
 from dataprep.core.sandbox import compile_template
-from dataprep.normalize import normalize_corpus
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.plan import Dialogue, RefusedError
 from dataprep.stages.render import Renderer
 from dataprep.stages.tracing import FOUND_BY_RENDERING
-from dataprep.tokenize_summary import tokenize_summary
-from dataprep.verify import verify_cache
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.tokenize.summary import tokenize_summary
+from dataprep.verify.cache import verify_cache
 from schemas.manifest import PackOptions
 
 GLM = (files("trl") / "chat_templates" / "glm4moe.jinja").read_text(encoding="utf-8")

@@ -13,15 +13,15 @@ import pytest
 from corpus import many_dialogues, record, table, write_jsonl
 from transformers import AutoTokenizer
 
-from dataprep.build import tokenize_corpus
 from dataprep.core.shards import all_packs
-from dataprep.core.token_cache import TokenizeEngine
 from dataprep.core.tokenizer import load_tokenizer
-from dataprep.normalize import normalize_corpus
-from dataprep.reference import Reference
+from dataprep.normalize.run import normalize_corpus
 from dataprep.stages.tokenize import tokenize_chunk
-from dataprep.tokenize_summary import tokenize_summary
-from dataprep.verify import verify_cache
+from dataprep.tokenize.run import tokenize_corpus
+from dataprep.tokenize.summary import tokenize_summary
+from dataprep.tokenize.token_cache import TokenizeEngine
+from dataprep.verify.cache import verify_cache
+from dataprep.verify.reference import Reference
 from schemas.example import EXAMPLE
 from schemas.files import sha256_file
 from schemas.manifest import PackOptions, TokenOptions, read_shards_manifest

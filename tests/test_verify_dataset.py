@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from dataprep.cli import main
-from dataprep.verify_dataset import verify_dataset
+from dataprep.verify.dataset import verify_dataset
 from schemas.errors import InputError
 
 CHATS = [

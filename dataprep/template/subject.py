@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from dataprep.core.sandbox import TEMPLATE_ERRORS
-from dataprep.core.token_cache import TokenizeEngine
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer, locate
 from dataprep.stages.render import in_parts, template_arguments
 from dataprep.stages.tokenize import tokenize_chunk
 from dataprep.template.markers import tokenizer_for
 from dataprep.template.probes import PROBES, Message, Probe
+from dataprep.tokenize.token_cache import TokenizeEngine
 from schemas.errors import InputError, ModelError
 
 OFFICIAL_ERRORS = (*TEMPLATE_ERRORS, MemoryError)

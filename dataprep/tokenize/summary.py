@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterable
 
-from dataprep.build import Built
-from dataprep.recipe import listed
 from dataprep.stages.agree import END, PROMPT, REASONING, TEXT
 from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT
 from dataprep.stages.sides import BY_RECIPE
 from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
+from dataprep.tokenize.recipe import listed
+from dataprep.tokenize.run import Built
 from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
 _SOURCES_SHOWN = 8

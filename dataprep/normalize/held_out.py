@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dataprep.choices import Settled
-from dataprep.share import file_segments
+from dataprep.normalize.choices import Settled
+from dataprep.normalize.share import file_segments
 from dataprep.stages.clean.overlap import compared_texts, held_out_hashes
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import convert_as

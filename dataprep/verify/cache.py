@@ -1,7 +1,7 @@
 """`dataprep verify`: is the cache what its manifests say, and are ids and masks what the model's own tokenizer gives?
 
 Ids and masks are derived anew, conversation by conversation, with another encoder and another way to the bounds than
-the build takes (dataprep/reference.py); and each trained turn is compared with what inference would show.
+the build takes (dataprep/verify/reference.py); and each trained turn is compared with what inference would show.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dataprep.core.columns import read_rows
 from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
-from dataprep.reference import Derived, Reference
 from dataprep.stages.plan import RefusedError
-from dataprep.verify_splits import split_problems
+from dataprep.verify.reference import Derived, Reference
+from dataprep.verify.splits import split_problems
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import (

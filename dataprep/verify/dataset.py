@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dataprep.core.progress import progress_bar
 from dataprep.template.proof import EMPTY_THOUGHT
 from dataprep.template.signs import Ids, Signs, load_signs
-from dataprep.tokenised import TokenisedRow, read_tokenised
+from dataprep.verify.tokenised import TokenisedRow, read_tokenised
 from schemas.errors import InputError
 
 _THOUGHT_TOKENS = 16  # an empty think block has no more

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.columns import canonical_json
-from dataprep.core.token_cache import fill_cache, tokens_fingerprint
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
 from dataprep.core.workers import num_cores
-from dataprep.corpus import Corpus, read_corpus
-from dataprep.recipe import Recipe, listed, settle
-from dataprep.shards_folder import complete_manifest, copy_tokenizer, remove_stale
 from dataprep.stages.pack import mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Sides, choose_sides
 from dataprep.stages.write import open_chunk, write_shards
-from dataprep.token_options import settled_options
-from dataprep.tokenize_ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
+from dataprep.tokenize.corpus import Corpus, read_corpus
+from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
+from dataprep.tokenize.options import settled_options
+from dataprep.tokenize.recipe import Recipe, listed, settle
+from dataprep.tokenize.shards_folder import complete_manifest, copy_tokenizer, remove_stale
+from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import (

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from dataprep.choices import Choices, Settled, settle
-from dataprep.gather import FirstCopies, Gathered, gather, placed
-from dataprep.held_out import held_out_by
-from dataprep.lock import locked
-from dataprep.share import file_segments, normalized
+from dataprep.core.lock import locked
+from dataprep.normalize.choices import Choices, Settled, settle
+from dataprep.normalize.gather import FirstCopies, Gathered, gather, placed
+from dataprep.normalize.held_out import held_out_by
+from dataprep.normalize.share import file_segments, normalized
+from dataprep.normalize.unchanged import Unchanged
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.retry import quarantine_segments
-from dataprep.unchanged import Unchanged
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file, written_whole

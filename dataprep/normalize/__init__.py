@@ -1,0 +1,1 @@
+"""Raw files in, `cache/conversations` out: what `dataprep normalize` does around its stages."""

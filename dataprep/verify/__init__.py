@@ -1,0 +1,1 @@
+"""Shards, or another tool's tokenised data, in; what is wrong with them out: `dataprep verify`."""
