@@ -131,7 +131,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
     )
     command.add_argument(
-        "--recipe", type=_path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
+        "--recipe", type=_path, metavar="FILE.toml", help="by source: weights and caps, and what to train on"
     )
     command.add_argument(
         "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
@@ -151,10 +151,10 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--train-on",
-        choices=("assistant", "tool-calls", "all"),
+        choices=("assistant", "last", "tool-calls", "all"),
         default="assistant",
-        metavar="assistant|tool-calls|all",
-        help="answers, only those with tool calls, or all text (default: assistant)",
+        metavar="assistant|last|tool-calls|all",
+        help="answers, the last alone, only those with tool calls, or all text (default: assistant)",
     )
     command.add_argument(
         "--thinking",

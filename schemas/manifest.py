@@ -114,10 +114,19 @@ class TokenOptions:
     """What decides ids and masks, beside the conversations and the model."""
 
     turns: str = "whole"  # whole | last | exact
-    train_on: str = "assistant"  # assistant | tool-calls | all
+    train_on: str = "assistant"  # assistant | last | tool-calls | all
     thinking: str = "keep"  # keep | drop | only
     template_args: dict[str, Any] = field(default_factory=dict)  # given to the chat template, beside the messages
     control_tokens: str = "text"  # text | turn-away | allow: what a control token's string in a message becomes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TargetRules:
+    """What of one source is trained on; fields are those of TokenOptions."""
+
+    turns: str
+    train_on: str
+    thinking: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -207,6 +216,7 @@ class ShardsManifest:
     splits: dict[str, list[ShardRecord]]  # "train", and "val" where one was split off
     by_source: dict[str, dict[str, SourceCounts]]  # of each split, of each source that gives something to it
     quarantine: Artefact
+    targets: dict[str, TargetRules] = field(default_factory=dict)  # of the sources that token_options don't decide
 
 
 def write_manifest(path: Path, manifest: Any) -> None:

@@ -35,7 +35,7 @@ def _wanted(
     if only and not (messages and any(message.get("reasoning_content") for message in messages)):
         raise RefusedError("no-reasoning", "none of its messages has reasoning")
     if roles == ("text",) or (
-        trains is None and options.train_on != "tool-calls" and options.turns != "last" and not only
+        trains is None and options.train_on in ("assistant", "all") and options.turns != "last" and not only
     ):
         return None
     wanted = [role == "assistant" for role in roles]
@@ -45,7 +45,7 @@ def _wanted(
         if asked:
             has = [bool(message.get(field_name)) for message in messages or [{}] * len(roles)]
             wanted = [want and there for want, there in zip(wanted, has, strict=True)]
-    if options.turns == "last" and True in wanted:
+    if "last" in (options.turns, options.train_on) and True in wanted:
         last = len(wanted) - 1 - wanted[::-1].index(True)
         wanted = [number == last for number in range(len(wanted))]
     if True not in wanted and options.train_on != "all":

@@ -21,8 +21,9 @@ from dataprep.stages.write import open_chunk, write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
 from dataprep.tokenize.options import settled_options
-from dataprep.tokenize.recipe import Recipe, listed, settle
+from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import complete_manifest, copy_tokenizer, remove_stale
+from dataprep.tokenize.targets import keyed_chunks
 from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
@@ -34,6 +35,7 @@ from schemas.manifest import (
     ShardRecord,
     ShardsManifest,
     SourceMix,
+    TargetRules,
     TokenizerRecord,
     TokenOptions,
     read_conversations_manifest,
@@ -69,19 +71,20 @@ def tokenize_corpus(
     corpus = read_corpus(folder, source)
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
+    targets = _targets(recipe, corpus.names, source, token_options or TokenOptions())
     tokenizer = load_tokenizer(model, cache)
     token_options = settled_options(token_options or TokenOptions(), tokenizer, date.today())
     tokens = tokens_fingerprint(tokenizer, token_options)
-    fingerprint = _fingerprint(corpus, tokens, options, mixture)
+    fingerprint = _fingerprint(corpus, tokens, options, mixture, targets)
     conversations_sha256 = sha256_file(folder / "manifest.json")
     shards = cache / "shards"
     there = complete_manifest(shards, fingerprint)
     if there is not None and (there.model, there.conversations_sha256) == (model, conversations_sha256):
         return Built(manifest=there, folder=shards, tokenized=0, up_to_date=True)
 
-    chunks = find_chunks(corpus.ids)
+    chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
     examples = cache / "tokens" / tokens[:16]
-    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, token_options, workers or num_cores())
+    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, token_options, workers or num_cores(), targets)
     batches = _open_chunks(examples, chunks)
     selection = select_spans(batches, chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
@@ -105,15 +108,22 @@ def tokenize_corpus(
         splits=splits,
         by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
         quarantine=quarantine,
+        targets=targets,
     )
     write_manifest(shards / "manifest.json", manifest)
     remove_stale(shards, manifest)
     return Built(manifest=manifest, folder=shards, tokenized=tokenized, up_to_date=False)
 
 
-def _fingerprint(corpus: Corpus, tokens: str, options: PackOptions, mixture: dict[str, SourceMix]) -> str:
-    mixes = {name: asdict(mix) for name, mix in mixture.items()}
-    decides = [SHARDS_VERSION, corpus.ids, corpus.names, tokens, asdict(options), mixes]
+def _fingerprint(
+    corpus: Corpus,
+    tokens: str,
+    options: PackOptions,
+    mixture: dict[str, SourceMix],
+    targets: dict[str, TargetRules],
+) -> str:
+    by_source = [{name: asdict(each) for name, each in table.items()} for table in (mixture, targets)]
+    decides = [SHARDS_VERSION, corpus.ids, corpus.names, tokens, asdict(options), *by_source]
     digest = hashlib.sha256(canonical_json(decides))
     digest.update(corpus.sources.tobytes())
     return digest.hexdigest()
@@ -136,6 +146,16 @@ def _mixture(recipe: Recipe | None, names: Sequence[str], source: ConversationsM
         return {}
     mixes = settle(recipe, sorted({*names, *source.sources}))
     return {name: mixes[name] for name in names if name in mixes}
+
+
+def _targets(
+    recipe: Recipe | None, names: Sequence[str], source: ConversationsManifest, options: TokenOptions
+) -> dict[str, TargetRules]:
+    """The rules of each source that the recipe decides otherwise than the options do."""
+    if recipe is None:
+        return {}
+    rules = settle_targets(recipe, sorted({*names, *source.sources}), options)
+    return {name: rules[name] for name in names if name in rules}
 
 
 def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:

@@ -9,6 +9,7 @@ from dataprep.stages.sides import BY_RECIPE
 from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
 from dataprep.tokenize.recipe import listed
 from dataprep.tokenize.run import Built
+from dataprep.tokenize.targets import targets_text
 from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
 _SOURCES_SHOWN = 8
@@ -132,22 +133,22 @@ def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple
 def _source_lines(manifest: ShardsManifest) -> list[str]:
     """A line for each of the largest sources, and how the sides were made; none where there is nothing to tell."""
     train, val = manifest.by_source["train"], manifest.by_source.get("val", {})
-    asked = manifest.options.val_fraction or manifest.options.val_sources or manifest.mixture
+    asked = manifest.options.val_fraction or manifest.options.val_sources or manifest.mixture or manifest.targets
     if len(manifest.sources) == 1 and not asked:
         return []
     packed = sum(counts.tokens for counts in train.values())
     order = sorted(manifest.sources, key=lambda name: (-train.get(name, _NONE).tokens, name))
-    rows = [["by source", "trained on", "weight", "tokens", "share", "held out"]]
+    rows = [["by source", "trained on", "weight", "tokens", "share", "held out", "targets"]]
     for name in order[:_SOURCES_SHOWN]:
         counts = train.get(name, _NONE)
         weight = manifest.mixture.get(name, SourceMix()).weight if name not in manifest.options.val_sources else 0
         held_out = val.get(name, _NONE).conversations
         share = f"{counts.tokens / packed:.1%}"
-        rows.append(
-            [f"  {name}", f"{counts.conversations:,}", f"{weight:g}", f"{counts.tokens:,}", share, f"{held_out:,}"]
-        )
-    shown = [column for column in range(6) if (column != 2 or manifest.mixture) and (column != 5 or val)]
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        numbers = [f"{counts.conversations:,}", f"{weight:g}", f"{counts.tokens:,}", share, f"{held_out:,}"]
+        rows.append([f"  {name}", *numbers, targets_text(manifest.targets.get(name, manifest.token_options))])
+    there = {2: bool(manifest.mixture), 5: bool(val), 6: bool(manifest.targets)}
+    shown = [column for column in range(7) if there.get(column, True)]
+    widths = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = ["  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in shown[1:])]) for row in rows]
     if len(order) > _SOURCES_SHOWN:
         lines.append(f"  and {len(order) - _SOURCES_SHOWN:,} more: by_source in manifest.json")

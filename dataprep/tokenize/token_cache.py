@@ -1,8 +1,8 @@
 """The cache of examples: which chunks are there, and making those that aren't."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from dataprep.core.tokenizer import ModelTokenizer
 from dataprep.core.workers import run_tasks
 from dataprep.stages.render import CLOCK, Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
+from dataprep.tokenize.targets import options_of
 from schemas.example import EXAMPLES_VERSION
 from schemas.files import remove_leftovers, written_whole
-from schemas.manifest import ConversationsManifest, TokenOptions
+from schemas.manifest import ConversationsManifest, TargetRules, TokenOptions
 
 ROWS_PER_TASK = 1_024
 _DEFAULTS = TokenOptions()
+_NO_RULES: Mapping[str, TargetRules] = {}
 _MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
 
 
@@ -45,38 +47,70 @@ class TokenizeEngine:
     encoder: Encoder
     special: SpecialIds
     options: TokenOptions
+    by_source: dict[str, "TokenizeEngine"] = field(default_factory=dict)  # of the sources with rules of their own
 
     @classmethod
-    def load(cls, tokenizer: ModelTokenizer, options: TokenOptions = _DEFAULTS) -> "TokenizeEngine":
+    def load(
+        cls,
+        tokenizer: ModelTokenizer,
+        options: TokenOptions = _DEFAULTS,
+        targets: Mapping[str, TargetRules] = _NO_RULES,
+    ) -> "TokenizeEngine":
         """Load what the tokenizer's files hold."""
         encoder = tokenizer.encoder()
-        renderer = None
-        if tokenizer.template:
-            renderer = Renderer(
-                tokenizer.template,
-                tokenizer.special_tokens,
-                tokenizer.control_tokens,
-                encoder.length,
-                tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
-                options=options,
-            )
         controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
         controls[tokenizer.control_ids] = True
-        return cls(
-            renderer=renderer,
+        usual = cls(
+            renderer=_renderer(tokenizer, encoder, options),
             encoder=encoder,
             special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id, tokens=tuple(tokenizer.control_tokens)),
             options=options,
         )
+        own: dict[str, TokenizeEngine] = {}
+        for rules in dict.fromkeys(targets.values()):
+            ruled = options_of(options, rules)
+            engine = replace(usual, renderer=_renderer(tokenizer, encoder, ruled), options=ruled, by_source={})
+            own |= {source: engine for source, its_rules in targets.items() if its_rules == rules}
+        usual.by_source = own
+        return usual
+
+    def tokenize(self, table: pa.Table) -> pa.RecordBatch:
+        """Tokenise a chunk, each conversation by the rules of its source."""
+        if not self.by_source:
+            return tokenize_chunk(table, self.renderer, self.encoder, self.special, self.options)
+        rows: dict[int, list[int]] = {}
+        engines = {id(engine): engine for engine in self.by_source.values()}
+        for row, source in enumerate(table.column("source").to_pylist()):
+            rows.setdefault(id(self.by_source.get(source)), []).append(row)
+        batches = []
+        for key, own in rows.items():
+            engine = engines.get(key, self)
+            part = table.take(own).combine_chunks()
+            batches.append(tokenize_chunk(part, engine.renderer, self.encoder, self.special, engine.options))
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches).take(pa.array(order))
+
+
+def _renderer(tokenizer: ModelTokenizer, encoder: Encoder, options: TokenOptions) -> Renderer | None:
+    if not tokenizer.template:
+        return None
+    return Renderer(
+        tokenizer.template,
+        tokenizer.special_tokens,
+        tokenizer.control_tokens,
+        encoder.length,
+        tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
+        options=options,
+    )
 
 
 _engine: TokenizeEngine | None = None  # of this process; a forked worker finds its parent's
 
 
-def _load_engine(tokenizer: ModelTokenizer, options: TokenOptions) -> None:
+def _load_engine(tokenizer: ModelTokenizer, options: TokenOptions, targets: Mapping[str, TargetRules]) -> None:
     global _engine
     if _engine is None:
-        _engine = TokenizeEngine.load(tokenizer, options)
+        _engine = TokenizeEngine.load(tokenizer, options, targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +129,7 @@ def fill_cache(
     tokenizer: ModelTokenizer,
     options: TokenOptions,
     workers: int,
+    targets: Mapping[str, TargetRules] = _NO_RULES,
 ) -> int:
     """Make the chunks that aren't in `folder` yet; returns how many conversations were tokenised for it."""
     global _engine
@@ -104,13 +139,13 @@ def fill_cache(
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    _engine = TokenizeEngine.load(tokenizer, options)
+    _engine = TokenizeEngine.load(tokenizer, options, targets)
     tasks = (
         _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
     )
     workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
     with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer, options)):
+        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer, options, targets)):
             bar.update(done)
     _engine = None
     return rows
@@ -131,16 +166,10 @@ def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
 def _make_chunks(task: _Task) -> int:
     assert _engine is not None
     first, last = task.chunks[0].start, task.chunks[-1].stop
-    columns = ["messages", "tools"]
+    columns = ["messages", "tools", *(["source"] if _engine.by_source else [])]
     table = read_rows(task.conversations, task.manifest, first, last, columns).combine_chunks()
     for chunk in task.chunks:
-        batch = tokenize_chunk(
-            table.slice(chunk.start - first, chunk.stop - chunk.start),
-            _engine.renderer,
-            _engine.encoder,
-            _engine.special,
-            _engine.options,
-        )
+        batch = _engine.tokenize(table.slice(chunk.start - first, chunk.stop - chunk.start))
         write_chunk(task.folder / f"{chunk.key}.arrow", batch)
     return last - first
 

@@ -19,6 +19,7 @@ from dataprep.core.columns import read_rows
 from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
 from dataprep.stages.plan import RefusedError
+from dataprep.tokenize.targets import options_of, targets_text
 from dataprep.verify.reference import Derived, Reference
 from dataprep.verify.splits import split_problems
 from schemas.errors import CacheError, InputError
@@ -169,8 +170,8 @@ def _check_examples(
     tokenizer = _load_tokenizer(report, folder, manifest)
     if tokenizer is None:
         return
-    table = read_rows(conversations, source, 0, source.kept, ["messages", "tools"])
-    anew = _Anew(Reference(tokenizer, manifest.token_options), table)
+    table = read_rows(conversations, source, 0, source.kept, ["messages", "tools", "source"])
+    anew = _Anew(_References(tokenizer, manifest), table)
     total = sum(record.examples for records in manifest.splits.values() for record in records)
     step = max(1, total // sample) if sample else 1
     same = copies = 0
@@ -204,16 +205,32 @@ def _check_turns(report: Report, manifest: ShardsManifest, anew: "_Anew", everyt
     report.checked.append(
         f"turns: {anew.trained:,} are trained on; those that follow other text than inference shows: {found}"
     )
+    for source, rules in manifest.targets.items():
+        report.checked.append(f"targets of {source}: {targets_text(rules)}, by the recipe")
     whole = everything and not tokens.cut  # every conversation that was tokenised is in the shards
     if whole and (turns.trained, turns.differing) != (anew.trained, dict(anew.differing)):
         report.problems.append("ledger: turns are not those of the conversations")
 
 
+class _References:
+    """References by the sources' rules: one where no source has its own."""
+
+    def __init__(self, tokenizer: Any, manifest: ShardsManifest) -> None:
+        options = manifest.token_options
+        self._usual = Reference(tokenizer, options)
+        own = {rules: Reference(tokenizer, options_of(options, rules)) for rules in manifest.targets.values()}
+        self._own = {source: own[rules] for source, rules in manifest.targets.items()}
+
+    def derive(self, record: dict[str, Any]) -> Derived:
+        """All there is to know of a conversation. Raises RefusedError."""
+        return self._own.get(record["source"], self._usual).derive(record)
+
+
 class _Anew:
     """Conversations derived anew; those with several examples are kept for a while."""
 
-    def __init__(self, reference: Reference, table: pa.Table) -> None:
-        self._reference, self._table = reference, table
+    def __init__(self, references: _References, table: pa.Table) -> None:
+        self._references, self._table = references, table
         self._kept: dict[int, Derived] = {}
         self._kept_tokens = 0
         self.seen: set[int] = set()
@@ -240,7 +257,7 @@ class _Anew:
     def _derived(self, row: int) -> Derived:
         if row in self._kept:
             return self._kept[row]
-        derived = self._reference.derive(self._table.slice(row, 1).to_pylist()[0])
+        derived = self._references.derive(self._table.slice(row, 1).to_pylist()[0])
         if row not in self.seen and derived.turns is not None:
             self.trained += derived.turns.trained
             self.differing.update(derived.turns.differ)
