@@ -5,9 +5,11 @@ start at once. The folder inside it is what trainers save beside the model.
 """
 
 import hashlib
+import secrets
 import shutil
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,8 +198,8 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
         raise ModelError(
             f"{model}: its tokenizer has no fast form (tokenizer.json); convert it with transformers first"
         )
-    partial = folder.with_name("files.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    aside = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")
+    partial = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")  # runs on other machines begin at once, too
     partial.mkdir(parents=True)
     text = tokenizer.backend_tokenizer.to_str()
     free = shutil.disk_usage(partial).free
@@ -206,8 +208,12 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
             f"{partial}: cannot be written: {free >> 20} MiB free; free space there or choose another CACHE"
         )
     tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with suppress(OSError):  # whichever run comes last puts the same there
+        folder.rename(aside)
+    with suppress(OSError):
+        partial.rename(folder)
+    for path in (aside, partial):
+        shutil.rmtree(path, ignore_errors=True)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
     saved = (folder / "tokenizer.json").read_text(encoding="utf-8")
