@@ -199,7 +199,7 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
             f"{model}: its tokenizer has no fast form (tokenizer.json); convert it with transformers first"
         )
     aside = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")
-    partial = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")  # runs on other machines begin at once, too
+    partial = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")  # other machines may begin at once
     partial.mkdir(parents=True)
     text = tokenizer.backend_tokenizer.to_str()
     free = shutil.disk_usage(partial).free
