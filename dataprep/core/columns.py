@@ -61,15 +61,9 @@ def read_columns(table: pa.Table) -> Columns:
     )
 
 
-def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, str]:
-    """Chat messages and tools of a record, and a key of all in them that isn't a role or a text."""
-    messages, tools = chat_messages(record["messages"]), chat_tools(record["tools"])
-    rest = [
-        {name: value for name, value in message.items() if name not in ("role", "content", "reasoning_content")}
-        | ({"reasoning_content": True} if "reasoning_content" in message else {})
-        for message in messages
-    ]
-    return messages, tools, str((rest, tools))
+def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """Chat messages and tools of a record."""
+    return chat_messages(record["messages"]), chat_tools(record["tools"])
 
 
 def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: int, columns: list[str]) -> pa.Table:

@@ -201,7 +201,7 @@ class ExampleSearch:
 
     def _leaves_out(self, targets: str, number: int) -> bool:
         """Whether the message has text or reasoning that its targets don't hold."""
-        slots = [self._trace.slot_of(mark) for _, mark in self._trace.marks(targets)]
+        slots = [slot for _, mark in self._trace.marks(targets) if not (slot := self._trace.slot_of(mark)).is_value]
         if "reasoning_content" in self._messages[number]:
             there = any(leaf.field == "reasoning" for slot in slots for leaf in slot.leaves())
             if not there and self._trace.ask(Slot(number, "reasoning"), "filled"):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dataprep.core.columns import Columns, rich_parts
+from dataprep.core.trace import VALUES_OF_MESSAGES, Texts
 from dataprep.stages.plan import Dialogue, RefusedError
 from schemas.manifest import TokenOptions
 
@@ -10,18 +11,22 @@ from schemas.manifest import TokenOptions
 def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
     """Conversation `row` as it is rendered. Raises RefusedError where nothing of it is to be trained on."""
     low, high = int(columns.offsets[row]), int(columns.offsets[row + 1])
-    texts, roles = {"content": columns.contents[low:high]}, tuple(columns.roles[low:high])
-    messages, tools, extras = None, None, None
+    texts: Texts = {"content": columns.contents[low:high]}
+    roles = tuple(columns.roles[low:high])
+    messages, tools, keys = None, None, None
     if columns.rich[row]:
-        messages, tools, extras = rich_parts(columns.record(row))
+        messages, tools = rich_parts(columns.record(row))
     wanted = _wanted(roles, columns.trains[low:high] if columns.trains is not None else None, messages, options)
     if messages is not None and options.thinking == "drop" and any("reasoning_content" in each for each in messages):
         record = columns.record(row)
         bare = [{**message, "reasoning": None} for message in record["messages"]]
-        messages, tools, extras = rich_parts({**record, "messages": bare})
+        messages, tools = rich_parts({**record, "messages": bare})
     if messages is not None:
         texts["reasoning"] = [message.get("reasoning_content", "") for message in messages]
-    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, extras=extras, wanted=wanted)
+        texts |= {name: [message.get(name) for message in messages] for name in VALUES_OF_MESSAGES}
+        texts["tools"] = [tools]
+        keys = (tools is None, *map(tuple, messages))
+    return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, keys=keys, wanted=wanted)
 
 
 def _wanted(

@@ -169,8 +169,8 @@ def _filled(
 def _grown(growth: Growth, dialogue: Dialogue, lengths: NDArray[np.int64], encoder: Encoder) -> int:
     """How much longer than the whole its exact examples are, but for blanks that the template strips."""
     grown = growth.literals + int(growth.contents @ lengths)
-    for message, times in growth.reasoning:
-        grown += times * encoder.length(dialogue.texts["reasoning"][message])
+    for slot, times in growth.others:
+        grown += times * encoder.length(slot.value(dialogue.texts))
     return grown
 
 

@@ -18,6 +18,7 @@ from os.path import commonprefix
 from typing import Any
 
 from dataprep.core.trace import Trace
+from dataprep.core.trace_values import ValueStandIn, raw, shows_calls
 
 
 class NoTurnError(Exception):
@@ -316,7 +317,7 @@ class TurnSearch:
     def _following(self, number: int) -> list[dict[str, Any]]:
         """Messages that could follow one: what its tools answer, or what the user says."""
         following: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
-        for call in self._messages[number].get("tool_calls", ())[:1]:
+        for call in raw(self._messages[number].get("tool_calls", []))[:1]:
             answer = {"role": "tool", "content": _PROBE, "name": call["function"]["name"]}
             following.insert(0, answer | ({"tool_call_id": call["id"]} if "id" in call else {}))
         return following
@@ -343,6 +344,11 @@ class TurnSearch:
         """Raise where a turn holds another message's text, or lacks its own texts or tool calls."""
         if self._whole.count(start, end) != len(self._whole.owned(number)):
             raise NoTurnError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
-        names = Counter(call["function"]["name"] for call in self._messages[number].get("tool_calls", ()))
-        if any(self._whole.text.count(name, start, end) < calls for name, calls in names.items()):
+        calls = self._messages[number].get("tool_calls", [])
+        if isinstance(calls, ValueStandIn):
+            shown = shows_calls(calls, self._trace.pieces(self._whole.text[start:end])[1])
+        else:
+            names = Counter(call["function"]["name"] for call in calls)
+            shown = all(self._whole.text.count(name, start, end) >= times for name, times in names.items())
+        if not shown:
             raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
