@@ -121,6 +121,14 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
     )
     command.add_argument(
+        "--pack",
+        choices=("best-fit", "sequential", "none"),
+        default="best-fit",
+        metavar="best-fit|sequential|none",
+        help="fewest packs, mixed, about even in what attention costs; conversations in their order; or one example a "
+        "pack (default: best-fit)",
+    )
+    command.add_argument(
         "--val-fraction",
         type=float,
         default=0.0,

@@ -148,6 +148,7 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     options = PackOptions(
         seq_len=_checked(arguments.seq_len >= 8, arguments.seq_len, "--seq-len", "8 or more"),
         overflow=arguments.overflow,
+        pack=arguments.pack,
         val_fraction=_checked(0 <= arguments.val_fraction < 1, arguments.val_fraction, "--val-fraction", "in [0, 1)"),
         val_sources=sorted(set(arguments.val_source)),
         seed=agreed_seed(recipe, arguments.seed),

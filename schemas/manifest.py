@@ -104,6 +104,7 @@ class PackOptions:
 
     seq_len: int
     overflow: str  # cut | drop | split
+    pack: str = "best-fit"  # best-fit | sequential | none
     val_fraction: float  # held out by a hash of content
     val_sources: list[str] = field(default_factory=list)  # held out as a whole; sorted
     seed: int

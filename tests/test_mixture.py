@@ -15,8 +15,9 @@ from dataprep.cli import main
 from dataprep.core.shards import all_packs
 from dataprep.normalize.choices import Choices
 from dataprep.normalize.run import normalize_corpus
+from dataprep.stages.best_fit import best_fit_decreasing
 from dataprep.stages.mixture import num_copies
-from dataprep.stages.pack import best_fit_decreasing, mixed, pack_examples
+from dataprep.stages.pack import mixed, pack_examples
 from dataprep.tokenize.recipe import agreed_seed, read_recipe, settle
 from dataprep.tokenize.run import Built, tokenize_corpus
 from dataprep.tokenize.summary import tokenize_summary

@@ -202,7 +202,8 @@ def _write_splits(
     for name, side in sides.splits.items():
         examples = side.examples
         shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
-        packing = pack_examples(examples.lengths, shuffle_keys, side.copies, options.seq_len, options.seed)
+        lengths, copies = examples.lengths, side.copies
+        packing = pack_examples(lengths, shuffle_keys, copies, options.seq_len, options.seed, options.pack)
         splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, corpus)
     return splits
 

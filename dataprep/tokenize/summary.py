@@ -10,13 +10,14 @@ from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
 from dataprep.tokenize.recipe import listed
 from dataprep.tokenize.run import Built
 from dataprep.tokenize.targets import targets_text
-from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
+from schemas.manifest import PackOptions, ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
 _SOURCES_SHOWN = 8
 _NOTES = {
     CONTROL_TOKENS_AS_TEXT: "hold strings of control tokens, which stay text (--control-tokens)",
     FOUND_BY_RENDERING: "were rendered part by part to find their turns, as the template can't be traced",
 }
+_PACKED = {"best-fit": "", "sequential": ", in order", "none": ", one example each"}
 _NONE = SourceCounts(conversations=0, examples=0, tokens=0)
 
 
@@ -25,7 +26,7 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     manifest = built.manifest
     turned_away = manifest.ledger.turned_away
     rows = [*_row_counts(manifest), *_token_counts(manifest), *_turn_counts(manifest)]
-    rows += [_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()]
+    rows += [_split_row(name, records, manifest.options) for name, records in manifest.splits.items()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
     lines += [*_turn_lines(manifest), *_note_lines(manifest), *_source_lines(manifest)]
@@ -120,12 +121,13 @@ def _note_lines(manifest: ShardsManifest) -> list[str]:
     return lines
 
 
-def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple[str, int, str]:
+def _split_row(name: str, records: Iterable[ShardRecord], options: PackOptions) -> tuple[str, int, str]:
     records = list(records)
     packs, tokens = sum(r.packs for r in records), sum(r.tokens for r in records)
     examples, size = sum(r.examples for r in records), sum(r.bytes for r in records)
     note = (
-        f"of {seq_len}: {examples:,} examples, {tokens / (packs * seq_len):.2%} full, {size / tokens:.2f} bytes a token"
+        f"of {options.seq_len}{_PACKED[options.pack]}: {examples:,} examples, "
+        f"{tokens / (packs * options.seq_len):.2%} full, {size / tokens:.2f} bytes a token"
     )
     return f"{name} packs", packs, note
 
