@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ _LEFT_FOR_S = 3_600
 def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it into place when the block ends well, remove it when it doesn't.
 
-    `durable` waits until the bytes are on disk; leave it out for what can be made again. Raises CacheError when the
-    folder can't be written or the disk is full.
+    `durable` waits until the bytes are on disk; leave it out for what can be made again. Processes on several machines
+    may write the same path at once. Raises CacheError when the folder can't be written or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
