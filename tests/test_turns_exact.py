@@ -276,6 +276,7 @@ def forged(cache: Path, edit) -> None:
         out.write_table(pa.Table.from_pylist(rows, schema=held.schema))
     (cache / "forged").replace(path)
     shard["sha256"] = sha256_file(path)
+    del manifest["checksum"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -310,6 +311,7 @@ def forge_tokenizer(cache: Path, edit) -> None:
     path = cache / "shards" / "manifest.json"
     record = json.loads(path.read_text())
     record["tokenizer"] |= sums
+    del record["checksum"]
     path.write_text(json.dumps(record))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from schemas.errors import CacheError, ModelError
-from schemas.files import sha256_file, write_text_whole, written_whole
+from schemas.files import damaged_files, seal_holds, sealed, sha256_file, write_text_whole, written_whole
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -91,18 +91,27 @@ def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     if kept is not None:
         return kept
     bundle = _extract(place, model, home / "files")
-    write_text_whole(home / "bundle.json", orjson.dumps(asdict(bundle), option=orjson.OPT_INDENT_2).decode() + "\n")
+    record = asdict(bundle) | {"digests": {name: sha256_file(home / name) for name in _names_in(home)}}
+    write_text_whole(home / "bundle.json", sealed(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode()))
     return bundle
 
 
 def _read_bundle(home: Path) -> ModelTokenizer | None:
-    """What an earlier run left in `home`; None where nothing did, or another version of sftpack, or in part."""
+    """What an earlier run left in `home`; None where nothing did, another version of sftpack, or a bit has flipped."""
     try:
-        record = orjson.loads((home / "bundle.json").read_bytes())
+        content = (home / "bundle.json").read_bytes()
+        record = orjson.loads(content)
+        whole = seal_holds(content, record.pop("checksum")) and not damaged_files(home, record.pop("digests"))
         bundle = ModelTokenizer(**{**record, "folder": str(home / "files")})
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return bundle if (home / "files" / "tokenizer.json").is_file() else None
+    return bundle if whole else None
+
+
+def _names_in(home: Path) -> list[str]:
+    """The files that a bundle stands for, below its folder."""
+    table = [_BYTE_TABLE] if (home / _BYTE_TABLE).is_file() else []
+    return table + sorted(f"files/{path.name}" for path in (home / "files").iterdir())
 
 
 def locate(model: str) -> Path:

@@ -177,7 +177,7 @@ def _writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with locked(folder.parent):
             _remove_unnamed(folder)
             try:
                 yield

@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
+from dataprep.core.chunk_files import read_chunks
 from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.shards import map_shard
 from dataprep.report.figures import Truncation
-from dataprep.stages.write import open_chunk
 from schemas.manifest import ShardsManifest
 
 LIMITS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
@@ -84,10 +84,8 @@ def _read_folder(folder: Path, chunks: Sequence[Chunk]) -> Cached | None:
     all_lengths, all_rows = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     lost = np.zeros((len(LIMITS), 3), dtype=np.int64)
     targets = 0
-    for chunk in chunks:
-        try:
-            batch = open_chunk(folder / f"{chunk.key}.arrow")
-        except (OSError, pa.ArrowInvalid):
+    for chunk, batch in zip(chunks, read_chunks(folder, chunks), strict=True):
+        if batch is None:
             return None
         examples = batch.column("example_lengths")
         own = to_numpy(examples.flatten()).astype(np.int64)

@@ -1,6 +1,6 @@
 """Write: packed examples out of the cached chunks into Arrow shards, in the order that packing gave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,6 @@ class Examples:
         return Examples(**{name: getattr(self, name)[chosen] for name in self.__slots__})
 
 
-def open_chunk(path: Path) -> pa.RecordBatch:
-    """Map a cached chunk (schemas/example.md). Raises pa.ArrowInvalid or OSError where it is damaged."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0)
-
-
 def write_shards(
     folder: Path,
     stem: str,
@@ -49,12 +43,16 @@ def write_shards(
     packing: Packing,
     seq_len: int,
     chunks: Sequence[pa.RecordBatch],
+    there: Mapping[str, ShardRecord],
 ) -> list[ShardRecord]:
-    """Write `<stem>-00000-<suffix>.arrow` and on into `folder`, each whole or not at all."""
+    """Write `<stem>-00000-<suffix>.arrow` and on into `folder`, each whole or not at all, but for those in `there`."""
     packs_per_shard = max(1, TOKENS_PER_SHARD // seq_len)
     records = []
     for number, first in enumerate(range(0, len(packing.pack_bounds) - 1, packs_per_shard)):
         path = folder / f"{stem}-{number:05d}-{suffix}.arrow"
+        if path.name in there:
+            records.append(there[path.name])
+            continue
         bounds = packing.pack_bounds[first : first + packs_per_shard + 1]
         chosen = examples[packing.order[bounds[0] : bounds[-1]]]
         targets = _write_shard(path, chosen, bounds - bounds[0], chunks)

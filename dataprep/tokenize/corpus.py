@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dataprep.core.arrays import to_numpy
 from dataprep.core.columns import read_rows
 from schemas.errors import CacheError, InputError
+from schemas.files import damaged_files
 from schemas.manifest import ConversationsManifest
 
 
@@ -40,7 +41,7 @@ def _require_parts(folder: Path, manifest: ConversationsManifest) -> None:
         raise InputError(
             f"{folder}: holds no conversations; see {folder / manifest.quarantine.file} for why rows were turned away"
         )
-    for part in manifest.parts:
-        path = folder / part.file
-        if not path.is_file() or path.stat().st_size != part.bytes:
-            raise CacheError(f"{path}: missing or not of {part.bytes} bytes; run `dataprep normalize` again")
+    for name in damaged_files(folder, {part.file: part.sha256 for part in manifest.parts}):
+        raise CacheError(
+            f"{folder / name}: missing, or its checksum is not the manifest's; run `dataprep normalize` again"
+        )

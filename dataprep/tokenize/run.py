@@ -1,7 +1,7 @@
 """`dataprep tokenize`: conversations in the cache -> examples in the cache -> packed shards, with their manifest."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -10,21 +10,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataprep.core.chunks import Chunk, find_chunks
+from dataprep.core.chunk_files import read_chunks
+from dataprep.core.chunks import find_chunks
 from dataprep.core.columns import canonical_json
+from dataprep.core.lock import locked
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
 from dataprep.core.workers import num_cores
 from dataprep.stages.pack import mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Sides, choose_sides
-from dataprep.stages.write import open_chunk, write_shards
+from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
-from dataprep.tokenize.shards_folder import complete_manifest, copy_tokenizer, remove_stale
+from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
 from dataprep.tokenize.targets import keyed_chunks
-from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint
+from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint, write_examples_manifest
 from schemas.errors import CacheError, InputError
 from schemas.files import sha256_file
 from schemas.manifest import (
@@ -66,37 +68,54 @@ def tokenize_corpus(
     Raises CacheError (no conversations, damaged files, a full disk), ModelError, InputError (nothing to train on, a
     source that isn't there, an option that doesn't fit the chat template).
     """
+    read_conversations_manifest(cache / "conversations")  # before the lock makes a file
+    with locked(cache):
+        return _tokenize(cache, model, options, workers or num_cores(), recipe, token_options or TokenOptions())
+
+
+def _tokenize(
+    cache: Path,
+    model: str,
+    options: PackOptions,
+    workers: int,
+    recipe: Recipe | None,
+    token_options: TokenOptions,
+) -> Built:
     folder = cache / "conversations"
     source = read_conversations_manifest(folder)
     corpus = read_corpus(folder, source)
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
-    targets = _targets(recipe, corpus.names, source, token_options or TokenOptions())
+    targets = _targets(recipe, corpus.names, source, token_options)
     tokenizer = load_tokenizer(model, cache)
-    token_options = settled_options(token_options or TokenOptions(), tokenizer, date.today())
+    token_options = settled_options(token_options, tokenizer, date.today())
     tokens = tokens_fingerprint(tokenizer, token_options)
     fingerprint = _fingerprint(corpus, tokens, options, mixture, targets)
     conversations_sha256 = sha256_file(folder / "manifest.json")
     shards = cache / "shards"
-    there = complete_manifest(shards, fingerprint)
-    if there is not None and (there.model, there.conversations_sha256) == (model, conversations_sha256):
-        return Built(manifest=there, folder=shards, tokenized=0, up_to_date=True)
+    there = find_same(shards, fingerprint)
+    made_of = there.whole and (there.whole.model, there.whole.conversations_sha256)
+    if there.whole is not None and made_of == (model, conversations_sha256):
+        return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
 
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
     examples = cache / "tokens" / tokens[:16]
-    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, token_options, workers or num_cores(), targets)
-    batches = _open_chunks(examples, chunks)
+    write_examples_manifest(examples, model, tokenizer, token_options)
+    found = read_chunks(examples, chunks)
+    missing = [chunk for chunk, batch in zip(chunks, found, strict=True) if batch is None]
+    tokenized = fill_cache(examples, folder, source, missing, tokenizer, token_options, workers, targets)
+    batches = _with_made(found, read_chunks(examples, missing), examples)
     selection = select_spans(batches, chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
     listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
     quarantine = write_quarantine(listing, folder, source, selection, sides)
     _require_examples(cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, batches, options, fingerprint)
+    splits = _write_splits(shards, sides, corpus.keys, batches, options, fingerprint, there.shards)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
         model=model,
-        tokenizer=_tokenizer_record(tokenizer, copy_tokenizer(tokenizer, shards)),
+        tokenizer=_tokenizer_record(tokenizer, *copy_tokenizer(tokenizer, shards)),
         token_options=token_options,
         options=options,
         mixture=mixture,
@@ -172,21 +191,16 @@ def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:
     raise InputError(f"{cache}: no conversation is left to train on; see {quarantine}")
 
 
-def _open_chunks(folder: Path, chunks: Sequence[Chunk]) -> list[pa.RecordBatch]:
-    """Map every chunk, in order. Raises CacheError naming a damaged one, after removing it."""
-    batches = []
-    for chunk in chunks:
-        path = folder / f"{chunk.key}.arrow"
-        try:
-            batch = open_chunk(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            path.unlink(missing_ok=True)
-            raise CacheError(f"{path}: damaged, removed; run the command again to make it anew") from error
-        if batch.num_rows != chunk.stop - chunk.start:
-            path.unlink()
-            raise CacheError(f"{path}: holds {batch.num_rows} rows, not its own; removed, run the command again")
-        batches.append(batch)
-    return batches
+def _with_made(
+    found: Sequence[pa.RecordBatch | None], made: Sequence[pa.RecordBatch | None], folder: Path
+) -> list[pa.RecordBatch]:
+    """All chunks: in the places of those that weren't found, in order, those that were made."""
+    rest = iter(made)
+    batches = [next(rest) if batch is None else batch for batch in found]
+    whole = [batch for batch in batches if batch is not None]
+    if len(whole) < len(batches):
+        raise CacheError(f"{folder}: chunks that were just written can't be read; check the disk, then run it again")
+    return whole
 
 
 def _write_splits(
@@ -196,19 +210,20 @@ def _write_splits(
     corpus: Sequence[pa.RecordBatch],
     options: PackOptions,
     fingerprint: str,
+    there: Mapping[str, ShardRecord],
 ) -> dict[str, list[ShardRecord]]:
-    """Pack each side and write its shards."""
+    """Pack each side and write its shards, but for those that are there."""
     splits = {}
     for name, side in sides.splits.items():
         examples = side.examples
         shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
         lengths, copies = examples.lengths, side.copies
         packing = pack_examples(lengths, shuffle_keys, copies, options.seq_len, options.seed, options.pack)
-        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, corpus)
+        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, corpus, there)
     return splits
 
 
-def _tokenizer_record(tokenizer: ModelTokenizer, folder: str) -> TokenizerRecord:
+def _tokenizer_record(tokenizer: ModelTokenizer, folder: str, files: dict[str, str]) -> TokenizerRecord:
     from dataprep.core.encode import encoder_name
 
     proven = tokenizer.encoder_proof is not None
@@ -220,4 +235,5 @@ def _tokenizer_record(tokenizer: ModelTokenizer, folder: str) -> TokenizerRecord
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         encoder=f"{encoder_name(fast=proven)} ({tokenizer.encoder_note})",
+        files=files,
     )

@@ -1,13 +1,15 @@
-"""The cache of examples: which chunks are there, and making those that aren't."""
+"""The cache of examples: making the chunks that aren't there."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from dataprep.core.chunk_files import write_chunk
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import canonical_json, read_rows
 from dataprep.core.encode import Encoder
@@ -17,9 +19,17 @@ from dataprep.core.workers import run_tasks
 from dataprep.stages.render import CLOCK, Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
 from dataprep.tokenize.targets import options_of
-from schemas.example import EXAMPLES_VERSION
-from schemas.files import remove_leftovers, written_whole
-from schemas.manifest import ConversationsManifest, TargetRules, TokenOptions
+from schemas.errors import CacheError
+from schemas.example import EXAMPLES_FORMAT, EXAMPLES_VERSION
+from schemas.files import remove_leftovers
+from schemas.manifest import (
+    ConversationsManifest,
+    ExamplesManifest,
+    TargetRules,
+    TokenOptions,
+    read_examples_manifest,
+    write_manifest,
+)
 
 ROWS_PER_TASK = 1_024
 _DEFAULTS = TokenOptions()
@@ -37,6 +47,24 @@ def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
         "options": asdict(options),
     }
     return hashlib.sha256(canonical_json(decides)).hexdigest()
+
+
+def write_examples_manifest(folder: Path, model: str, tokenizer: ModelTokenizer, options: TokenOptions) -> None:
+    """Tell beside the chunks what they were made by, where nothing whole tells it yet."""
+    with suppress(CacheError):
+        read_examples_manifest(folder)
+        return
+    manifest = ExamplesManifest(
+        format=EXAMPLES_FORMAT,
+        version=EXAMPLES_VERSION,
+        model=model,
+        tokenizer_sha256=tokenizer.sha256,
+        template_sha256=tokenizer.template_sha256,
+        special_tokens=tokenizer.special_tokens,
+        token_options=options,
+        fingerprint=tokens_fingerprint(tokenizer, options),
+    )
+    write_manifest(folder / "manifest.json", manifest)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,17 +159,16 @@ def fill_cache(
     workers: int,
     targets: Mapping[str, TargetRules] = _NO_RULES,
 ) -> int:
-    """Make the chunks that aren't in `folder` yet; returns how many conversations were tokenised for it."""
+    """Make these chunks in `folder`; returns how many conversations were tokenised for it."""
     global _engine
-    missing = [chunk for chunk in chunks if not (folder / f"{chunk.key}.arrow").is_file()]
-    rows = sum(chunk.stop - chunk.start for chunk in missing)
-    if not missing:
+    rows = sum(chunk.stop - chunk.start for chunk in chunks)
+    if not chunks:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     _engine = TokenizeEngine.load(tokenizer, options, targets)
     tasks = (
-        _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
+        _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(chunks)
     )
     workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
     with progress_bar(rows, " conversations", "tokenize") as bar:
@@ -170,15 +197,5 @@ def _make_chunks(task: _Task) -> int:
     table = read_rows(task.conversations, task.manifest, first, last, columns).combine_chunks()
     for chunk in task.chunks:
         batch = _engine.tokenize(table.slice(chunk.start - first, chunk.stop - chunk.start))
-        write_chunk(task.folder / f"{chunk.key}.arrow", batch)
+        write_chunk(task.folder, chunk.key, batch)
     return last - first
-
-
-def write_chunk(path: Path, batch: pa.RecordBatch) -> None:
-    """Write one chunk of examples, whole or not at all."""
-    with (
-        written_whole(path, durable=False) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as out,
-    ):
-        out.write_batch(batch)
