@@ -145,6 +145,12 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
     )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS, sharing CACHE"
+    )
+    command.add_argument(
+        "--shard", metavar="I/N", help="tokenise one of N parts, as a job of its own; packing is left to a later run"
+    )
 
 
 def _add_targets(command: argparse.ArgumentParser) -> None:

@@ -136,6 +136,7 @@ def _roles(texts: list[str]) -> dict[str, str]:
 
 def _tokenize(arguments: argparse.Namespace) -> int:
     from dataprep.tokenize.options import parsed_arguments
+    from dataprep.tokenize.part import parsed_part, part_summary, tokenize_part
     from dataprep.tokenize.recipe import agreed_seed, read_recipe
     from dataprep.tokenize.run import tokenize_corpus
     from dataprep.tokenize.summary import tokenize_summary
@@ -163,7 +164,14 @@ def _tokenize(arguments: argparse.Namespace) -> int:
         template_args=parsed_arguments(arguments.template_arg),
         control_tokens=arguments.control_tokens,
     )
-    built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe, token_options)
+    cache, model, engine = arguments.cache, arguments.model, arguments.engine
+    if arguments.shard is not None:
+        if engine != "local":
+            raise InputError("--shard makes a part without a cluster, --engine ray shares out by itself; leave one out")
+        made = tokenize_part(cache, model, parsed_part(arguments.shard), workers, recipe, token_options)
+        print(part_summary(made, time.monotonic() - started))
+        return 0
+    built = tokenize_corpus(cache, model, options, workers, recipe, token_options, engine)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
 

@@ -15,16 +15,17 @@ _PATIENCE_S = 1.0  # the workers of a run that was killed hold its lock until th
 
 
 @contextmanager
-def locked(cache: Path) -> Iterator[None]:
+def locked(cache: Path, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a cache, a folder that is there. Raises CacheError where another run holds it.
 
-    Where the file system has no locks, or the folder can't be written to, there is none.
+    `shared` holds it together with others that share it. Where the file system has no locks, or the folder can't be
+    written to, there is none.
     """
     path = cache / LOCK_FILE
     descriptor = _open(path)
     try:
         if descriptor is not None:
-            _take(descriptor, path)
+            _take(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         if descriptor is not None:
@@ -38,11 +39,11 @@ def _open(path: Path) -> int | None:
     return None
 
 
-def _take(descriptor: int, path: Path) -> None:
+def _take(descriptor: int, path: Path, kind: int) -> None:
     until = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             break
         except BlockingIOError as error:
             if time.monotonic() > until:

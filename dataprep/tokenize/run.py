@@ -15,20 +15,20 @@ from dataprep.core.chunks import find_chunks
 from dataprep.core.columns import canonical_json
 from dataprep.core.lock import locked
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
-from dataprep.core.workers import num_cores
 from dataprep.stages.pack import mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
+from dataprep.tokenize.fill import TokenWork, fill_cache
 from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
 from dataprep.tokenize.targets import keyed_chunks
-from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint, write_examples_manifest
+from dataprep.tokenize.token_cache import tokens_fingerprint, write_examples_manifest
 from schemas.errors import CacheError, InputError
-from schemas.files import sha256_file
+from schemas.files import remove_leftovers, sha256_file
 from schemas.manifest import (
     SHARDS_FORMAT,
     SHARDS_VERSION,
@@ -53,6 +53,7 @@ class Built:
     folder: Path
     tokenized: int  # conversations that weren't in the cache
     up_to_date: bool
+    cluster: str = ""  # which tokenised them; empty: this machine
 
 
 def tokenize_corpus(
@@ -62,31 +63,35 @@ def tokenize_corpus(
     workers: int | None = None,
     recipe: Recipe | None = None,
     token_options: TokenOptions | None = None,
+    engine: str = "local",
 ) -> Built:
     """Tokenise the conversations of `cache` for `model` and pack them. Does only what isn't there already.
+
+    The engine is "local", processes of this machine, or "ray", a cluster that shares the cache.
 
     Raises CacheError (no conversations, damaged files, a full disk), ModelError, InputError (nothing to train on, a
     source that isn't there, an option that doesn't fit the chat template).
     """
     read_conversations_manifest(cache / "conversations")  # before the lock makes a file
     with locked(cache):
-        return _tokenize(cache, model, options, workers or num_cores(), recipe, token_options or TokenOptions())
+        return _tokenize(cache, model, options, workers, recipe, token_options or TokenOptions(), engine)
 
 
 def _tokenize(
     cache: Path,
     model: str,
     options: PackOptions,
-    workers: int,
+    workers: int | None,
     recipe: Recipe | None,
     token_options: TokenOptions,
+    engine: str,
 ) -> Built:
     folder = cache / "conversations"
     source = read_conversations_manifest(folder)
     corpus = read_corpus(folder, source)
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
-    targets = _targets(recipe, corpus.names, source, token_options)
+    targets = ruled_targets(recipe, corpus.names, source, token_options)
     tokenizer = load_tokenizer(model, cache)
     token_options = settled_options(token_options, tokenizer, date.today())
     tokens = tokens_fingerprint(tokenizer, token_options)
@@ -103,7 +108,16 @@ def _tokenize(
     write_examples_manifest(examples, model, tokenizer, token_options)
     found = read_chunks(examples, chunks)
     missing = [chunk for chunk, batch in zip(chunks, found, strict=True) if batch is None]
-    tokenized = fill_cache(examples, folder, source, missing, tokenizer, token_options, workers, targets)
+    remove_leftovers(examples)
+    work = TokenWork(
+        conversations=folder,
+        manifest=source,
+        tokenizer=tokenizer,
+        options=token_options,
+        targets=targets,
+        folder=examples,
+    )
+    filled = fill_cache(work, missing, workers, engine)
     batches = _with_made(found, read_chunks(examples, missing), examples)
     selection = select_spans(batches, chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
@@ -131,7 +145,17 @@ def _tokenize(
     )
     write_manifest(shards / "manifest.json", manifest)
     remove_stale(shards, manifest)
-    return Built(manifest=manifest, folder=shards, tokenized=tokenized, up_to_date=False)
+    return Built(manifest=manifest, folder=shards, tokenized=filled.tokenized, up_to_date=False, cluster=filled.cluster)
+
+
+def ruled_targets(
+    recipe: Recipe | None, names: Sequence[str], source: ConversationsManifest, options: TokenOptions
+) -> dict[str, TargetRules]:
+    """The rules of each source that the recipe decides otherwise than the options do."""
+    if recipe is None:
+        return {}
+    rules = settle_targets(recipe, sorted({*names, *source.sources}), options)
+    return {name: rules[name] for name in names if name in rules}
 
 
 def _fingerprint(
@@ -165,16 +189,6 @@ def _mixture(recipe: Recipe | None, names: Sequence[str], source: ConversationsM
         return {}
     mixes = settle(recipe, sorted({*names, *source.sources}))
     return {name: mixes[name] for name in names if name in mixes}
-
-
-def _targets(
-    recipe: Recipe | None, names: Sequence[str], source: ConversationsManifest, options: TokenOptions
-) -> dict[str, TargetRules]:
-    """The rules of each source that the recipe decides otherwise than the options do."""
-    if recipe is None:
-        return {}
-    rules = settle_targets(recipe, sorted({*names, *source.sources}), options)
-    return {name: rules[name] for name in names if name in rules}
 
 
 def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:

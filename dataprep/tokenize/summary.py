@@ -38,7 +38,9 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     if built.up_to_date:
         lines.append(f"{built.folder}: up to date, nothing to do ({seconds:.1f} s)")
     else:
-        lines.append(f"{built.folder}: written in {seconds:.1f} s, {built.tokenized:,} conversations tokenised anew")
+        by = f" by {built.cluster}" if built.cluster else ""
+        made = f"{built.tokenized:,} conversations tokenised anew{by}"
+        lines.append(f"{built.folder}: written in {seconds:.1f} s, {made}")
     cache = os.fspath(built.folder.parent)
     lines.append(f"next: dataprep inspect {cache}   |   train run --shards {cache}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""The cache of examples: making the chunks that aren't there."""
+"""What examples are made by: a tokenizer with its options, loaded once a process, and the fingerprint of both."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,21 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dataprep.core.chunk_files import write_chunk
-from dataprep.core.chunks import Chunk
-from dataprep.core.columns import canonical_json, read_rows
+from dataprep.core.columns import canonical_json
 from dataprep.core.encode import Encoder
-from dataprep.core.progress import progress_bar
 from dataprep.core.tokenizer import ModelTokenizer
-from dataprep.core.workers import run_tasks
 from dataprep.stages.render import CLOCK, Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
 from dataprep.tokenize.targets import options_of
 from schemas.errors import CacheError
 from schemas.example import EXAMPLES_FORMAT, EXAMPLES_VERSION
-from schemas.files import remove_leftovers
 from schemas.manifest import (
-    ConversationsManifest,
     ExamplesManifest,
     TargetRules,
     TokenOptions,
@@ -31,10 +25,8 @@ from schemas.manifest import (
     write_manifest,
 )
 
-ROWS_PER_TASK = 1_024
 _DEFAULTS = TokenOptions()
 _NO_RULES: Mapping[str, TargetRules] = {}
-_MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
 
 
 def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
@@ -130,72 +122,3 @@ def _renderer(tokenizer: ModelTokenizer, encoder: Encoder, options: TokenOptions
         tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
         options=options,
     )
-
-
-_engine: TokenizeEngine | None = None  # of this process; a forked worker finds its parent's
-
-
-def _load_engine(tokenizer: ModelTokenizer, options: TokenOptions, targets: Mapping[str, TargetRules]) -> None:
-    global _engine
-    if _engine is None:
-        _engine = TokenizeEngine.load(tokenizer, options, targets)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    conversations: Path
-    manifest: ConversationsManifest
-    chunks: list[Chunk]  # consecutive
-    folder: Path
-
-
-def fill_cache(
-    folder: Path,
-    conversations: Path,
-    manifest: ConversationsManifest,
-    chunks: Sequence[Chunk],
-    tokenizer: ModelTokenizer,
-    options: TokenOptions,
-    workers: int,
-    targets: Mapping[str, TargetRules] = _NO_RULES,
-) -> int:
-    """Make these chunks in `folder`; returns how many conversations were tokenised for it."""
-    global _engine
-    rows = sum(chunk.stop - chunk.start for chunk in chunks)
-    if not chunks:
-        return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    _engine = TokenizeEngine.load(tokenizer, options, targets)
-    tasks = (
-        _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(chunks)
-    )
-    workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
-    with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer, options, targets)):
-            bar.update(done)
-    _engine = None
-    return rows
-
-
-def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """Runs of consecutive chunks of about ROWS_PER_TASK rows."""
-    group: list[Chunk] = []
-    for chunk in chunks:
-        if group and (chunk.start != group[-1].stop or chunk.stop - group[0].start > ROWS_PER_TASK):
-            yield group
-            group = []
-        group.append(chunk)
-    if group:
-        yield group
-
-
-def _make_chunks(task: _Task) -> int:
-    assert _engine is not None
-    first, last = task.chunks[0].start, task.chunks[-1].stop
-    columns = ["messages", "tools", *(["source"] if _engine.by_source else [])]
-    table = read_rows(task.conversations, task.manifest, first, last, columns).combine_chunks()
-    for chunk in task.chunks:
-        batch = _engine.tokenize(table.slice(chunk.start - first, chunk.stop - chunk.start))
-        write_chunk(task.folder, chunk.key, batch)
-    return last - first
