@@ -102,6 +102,14 @@ class Question:
         """Answer for these messages."""
         return _ANSWERS[self.method](self.slot.value(texts), *_resolved(self.arguments, texts))
 
+    def answers(self, contents: list[str], bounds: Iterable[tuple[int, int]]) -> list[Any]:
+        """Answer for several conversations that are contents[first:last] and nothing else."""
+        slot, arguments = self.slot, self.arguments
+        if slot.operations or slot.parts or any(isinstance(argument, Slot | tuple) for argument in arguments):
+            return [self.answer({"content": contents[first:last]}) for first, last in bounds]
+        ask, message = _ANSWERS[self.method], slot.message
+        return [ask(contents[first + message], *arguments) for first, _ in bounds]
+
 
 def _bare(text: str) -> str:
     return "".join(text.split())

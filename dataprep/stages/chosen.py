@@ -29,6 +29,15 @@ def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
     return Dialogue(roles=roles, texts=texts, messages=messages, tools=tools, keys=keys, wanted=wanted)
 
 
+def wants_all(columns: Columns, options: TokenOptions) -> bool:
+    """Whether each assistant message of each conversation is to be trained on."""
+    return columns.trains is None and _wants_all(options)
+
+
+def _wants_all(options: TokenOptions) -> bool:
+    return options.train_on in ("assistant", "all") and options.turns != "last" and options.thinking != "only"
+
+
 def _wanted(
     roles: tuple[str, ...],
     trains: list[bool | None] | None,
@@ -39,9 +48,7 @@ def _wanted(
     only = options.thinking == "only"
     if only and not (messages and any(message.get("reasoning_content") for message in messages)):
         raise RefusedError("no-reasoning", "none of its messages has reasoning")
-    if roles == ("text",) or (
-        trains is None and options.train_on in ("assistant", "all") and options.turns != "last" and not only
-    ):
+    if roles == ("text",) or (trains is None and _wants_all(options)):
         return None
     wanted = [role == "assistant" for role in roles]
     if trains is not None:

@@ -6,7 +6,7 @@ turn. Rendering by plan is a join of strings. Plans are compared with the offici
 again on their 2nd, 4th, 8th… use; where they prove wrong, those beside them are compared on every use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -118,6 +118,57 @@ class Renderer:
             raise node.with_traceback(None)
         self._use(node, structure, dialogue)
         return node
+
+    def plans_of_all(
+        self, roles: tuple[str, ...], contents: list[str], offsets: list[int], rows: list[int]
+    ) -> Iterator[tuple[Plans | RefusedError, list[int]]]:
+        """The same for several conversations of these roles that hold nothing but contents, by their plans.
+
+        Conversation r is contents[offsets[r]:offsets[r + 1]].
+        """
+        structure: _Structure = (roles, None, None)
+        left = rows
+        while left:
+            again: list[int] = []
+            for node, led in self._led(structure, contents, offsets, left):
+                own = led
+                while own:
+                    if isinstance(node, Plans) and structure not in self._doubted:
+                        unchecked = (1 << node.uses.bit_length()) - 1 - node.uses
+                        if unchecked:
+                            node.uses += len(own[:unchecked])
+                            yield node, own[:unchecked]
+                            own = own[unchecked:]
+                            continue
+                    yield self._plans_or_refusal(roles, contents[offsets[own[0]] : offsets[own[0] + 1]]), own[:1]
+                    own = own[1:]
+                    if node is None:
+                        again += own
+                        break
+            left = again
+
+    def _led(
+        self, structure: _Structure, contents: list[str], offsets: list[int], rows: list[int]
+    ) -> Iterator[tuple[Plans | RefusedError | None, list[int]]]:
+        """Conversations by where their answers lead them: see `_found`."""
+        waiting: list[tuple[_Node | None, list[int]]] = [(self._roots.get(structure), rows)]
+        while waiting:
+            node, own = waiting.pop()
+            if not isinstance(node, _Branch):
+                yield node, own
+                continue
+            answers = node.question.answers(contents, [(offsets[row], offsets[row + 1]) for row in own])
+            for answer in dict.fromkeys(answers):
+                led = own
+                if answers.count(answer) < len(own):
+                    led = [row for row, its in zip(own, answers, strict=True) if its == answer]
+                waiting.append((node.answers.get(answer), led))
+
+    def _plans_or_refusal(self, roles: tuple[str, ...], contents: list[str]) -> Plans | RefusedError:
+        try:
+            return self.plans(Dialogue(roles=roles, texts={"content": contents}))
+        except RefusedError as refused:
+            return refused
 
     def _shared(self, dialogue: Dialogue) -> Plans | None:
         """Plans that serve dialogues with other tools and tool calls, too; None where these don't do.
