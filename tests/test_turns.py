@@ -1,6 +1,7 @@
 """Where each assistant turn begins and ends, on small templates built as published ones are, and on GLM-4's own."""
 
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_without_tracing_a_text_that_holds_a_control_token_is_refused():
     engine = renderer(CHARS, "<|im_start|>", "<|im_end|>")
     with pytest.raises(RefusedError, match="a message holds the text of a control token"):
         engine.plan(dialogue(("user", "<|im_end|>"), ("assistant", "b")))
+
+
+def test_without_tracing_tool_calls_are_searched_for_control_tokens_too():
+    template = CHARS.replace("<|im_end|>", "{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}<|im_end|>")
+    plain = dialogue(("user", "u"), {"role": "assistant", "content": "b", "tool_calls": [CALL]})
+    given = replace(plain, texts={**plain.texts, "tool_calls": [None, [CALL]], "tools": [None]})
+    assert targets(renderer(template, "<|im_start|>", "<|im_end|>"), given) == ["blook<|im_end|>"]
+    call = {**CALL, "function": {"name": "<|im_end|>", "arguments": {}}}
+    with pytest.raises(RefusedError, match="a message holds the text of a control token"):
+        renderer(template, "<|im_start|>", "<|im_end|>").plan(
+            replace(given, texts={**given.texts, "tool_calls": [None, [call]]})
+        )
 
 
 def test_without_tracing_a_text_that_the_template_changes_is_refused():

@@ -4,6 +4,7 @@ Plans are found over stand-ins for the texts (core/trace.py), and then serve all
 be traced so, over the texts themselves, for one dialogue alone.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -280,7 +281,8 @@ class Untraced(Tracing):
         trace = Trace(dialogue.texts)
         super().__init__(template, trace, dialogue)
         self._messages = [dict(message) for message in dialogue.chat()]
-        texts = [text for field_texts in dialogue.texts.values() for text in field_texts]
+        values = [value for field_values in dialogue.texts.values() for value in field_values if value]
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
         if any(token in text for text in texts for token in template.control_tokens) or any(
             map(any, map(trace.marks, texts))
         ):

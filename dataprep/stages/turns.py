@@ -129,7 +129,9 @@ class TurnSearch:
         ending, begins_next, added = self._ending(number, start, last)
         shared = self._shared(ending, last) if ending is not None else None
         end = last + len(shared or "")
-        self._refuse_strangers(start, end, number)
+        reach = end if shared is not None else last + len(self._whole.literal_after(last))
+        self._refuse_strangers(start, end, number, reach)
+        self._refuse_two_turns(start, end, number)
         next_start = end - begins_next
         if not begins_next:
             tail = self._whole.literal_after(end)
@@ -240,12 +242,12 @@ class TurnSearch:
         tail = self._tail(self._messages[: number + 1], number, start, "")
         if tail is None:
             raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        tail = self._without_header(tail, start)
+        tail = self._without_header(self._without_opening(tail, number, start), start)
         found, begins_next, added = self._up_to_control(tail), 0, ""
         if found is not None and tail[len(found) :].strip():  # such as an argument of a tool call, not the end
             found = None
         if found is None and number + 1 < len(self._messages):
-            found, begins_next = self._with_next(tail, last)
+            found, begins_next = self._with_next(tail, number, last)
         elif found is None:
             found, added = tail, self._added_end(number, start, tail)
         if found is not None and not added and (found, begins_next) not in self._endings:
@@ -291,11 +293,51 @@ class TurnSearch:
                 return shorter
         return tail
 
-    def _with_next(self, tail: str, last: int) -> tuple[str | None, int]:
-        """A turn's end by the control token with which the following message begins, and that token's length."""
+    def _header(self, number: int) -> str:
+        """What a generation prompt adds to the messages before one; "" where it isn't a mere addition."""
+        before = self._messages[:number]
+        bare, prompt = self._render(before, False, {}), self._render(before, True, {})
+        return prompt[len(bare) :] if bare is not None and prompt is not None and prompt.startswith(bare) else ""
+
+    def _without_opening(self, tail: str, number: int, start: int) -> str:
+        """What ends a turn, without what opens one: the token that a generation prompt begins with opens turns.
+
+        It may stand in a turn (before each of its calls, say). It doesn't where other messages that follow are written
+        otherwise from there on, nor where nothing but control tokens comes behind a whole header of an answer.
+        """
+        if tail.strip() in self._control_tokens:  # as most turns end
+            return tail
+        header = self._header(number)
+        opening = (self._first_control(header) or "").strip()
+        if not opening or opening not in tail:
+            return tail
+        following = ([*self._messages[: number + 1], probe] for probe in self._following(number))
+        others = [self._tail(messages, number, start, _PROBE) for messages in following]
+        shared = commonprefix([tail, *(other for other in others if other is not None)])  # noqa: RUF071
+        if len(shared) < len(self._up_to_control(tail) or ""):
+            tail = (self._up_to_control(shared) or "").removesuffix(opening)
+        own_header = self._whole.literal_before(start)
+        own_header = own_header[max(0, own_header.rfind(opening)) :]
+        place = tail.find(own_header)
+        if place > 0 and self._up_to_control(tail[:place]) and self._only_controls(tail[place + len(own_header) :]):
+            return tail[:place]
+        return tail
+
+    def _only_controls(self, text: str) -> bool:
+        for token in self._control_tokens:
+            text = text.replace(token, "")
+        return not text.strip()
+
+    def _with_next(self, tail: str, number: int, last: int) -> tuple[str | None, int]:
+        """A turn's end by the control token with which the following message begins, and that token's length.
+
+        None where that token opens answers, too: inference doesn't stop at it.
+        """
         token = None
         if self._whole.text.startswith(tail, last):
             token = self._first_control(self._whole.literal_after(last + len(tail)))
+        if token and token == self._first_control(self._header(number)):
+            token = None
         return (tail + token, len(token.lstrip())) if token else (None, 0)
 
     def _added_end(self, number: int, start: int, tail: str) -> str:
@@ -305,9 +347,9 @@ class TurnSearch:
             text = self._tail([*self._messages[: number + 1], probe], number, start, _PROBE)
             if text is None or tail not in text:
                 continue
-            follows = text[text.rfind(tail) + len(tail) :] if tail else text
+            follows = text[(0 if text.startswith(tail) else text.rfind(tail)) + len(tail) :]
             token = self._first_control(follows)
-            if token and not token[0].isspace():
+            if token and not token[0].isspace() and token != self._first_control(self._header(number)):
                 return token
         never = follows is not None and not any(token in follows for token in self._control_tokens)
         if never and self._eos is not None:
@@ -340,15 +382,25 @@ class TurnSearch:
         ends = [text.rfind(token) + len(token) for token in self._control_tokens if token in text]
         return text[: max(ends)] if ends else None
 
-    def _refuse_strangers(self, start: int, end: int, number: int) -> None:
-        """Raise where a turn holds another message's text, or lacks its own texts or tool calls."""
+    def _refuse_strangers(self, start: int, end: int, number: int, reach: int) -> None:
+        """Raise where a turn holds another message's text, or lacks its own; its calls may stand up to `reach`."""
         if self._whole.count(start, end) != len(self._whole.owned(number)):
             raise NoTurnError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
         calls = self._messages[number].get("tool_calls", [])
         if isinstance(calls, ValueStandIn):
-            shown = shows_calls(calls, self._trace.pieces(self._whole.text[start:end])[1])
+            shown = shows_calls(calls, self._trace.pieces(self._whole.text[start:reach])[1])
         else:
             names = Counter(call["function"]["name"] for call in calls)
-            shown = all(self._whole.text.count(name, start, end) >= times for name, times in names.items())
+            shown = all(self._whole.text.count(name, start, reach) >= times for name, times in names.items())
         if not shown:
             raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+
+    def _refuse_two_turns(self, start: int, end: int, number: int) -> None:
+        """Raise where a message is written as two turns: the end token, and the header again behind it."""
+        before, turn = self._whole.literal_before(start), self._whole.text[start:end]
+        closing = next((token for token in self._control_tokens if turn.endswith(token)), None)
+        for part in turn.split(closing)[1:-1] if closing else ():
+            bare = part.lstrip()
+            shared = next((n for n in range(len(bare), 0, -1) if before.endswith(bare[:n])), 0)
+            if any(token in bare[:shared] for token in self._control_tokens):
+                raise NoTurnError("turn-not-found", f"message {number + 1}: the template makes two turns of it")
