@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
 from dataprep.core.chunks import Chunk
+from dataprep.stages.fetch import Examples
 from dataprep.stages.pack import fit
-from dataprep.stages.write import Examples
 from schemas.manifest import PackOptions
 
 TOO_LONG = "too-long"
