@@ -15,7 +15,7 @@ from dataprep.core.chunk_files import chunk_files, write_chunk
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import read_rows
 from dataprep.core.progress import progress_bar
-from dataprep.core.ray_tasks import connected, require_ray, run_on_ray
+from dataprep.core.ray_tasks import connected, run_on_ray
 from dataprep.core.tokenizer import ModelTokenizer
 from dataprep.core.workers import num_cores, run_tasks
 from dataprep.tokenize.token_cache import TokenizeEngine
@@ -61,10 +61,8 @@ class Filled:
 def fill_cache(work: TokenWork, chunks: Sequence[Chunk], workers: int | None = None, engine: str = "local") -> Filled:
     """Make these chunks; the engine is "local" or "ray".
 
-    Raises InputError where Ray isn't installed, CacheError where what a cluster made isn't to be seen here.
+    Raises CacheError where what a cluster made isn't to be seen here.
     """
-    if engine == "ray":
-        require_ray()
     if not chunks:
         return Filled(tokenized=0)
     rows = num_rows(chunks)
