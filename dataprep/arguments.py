@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     _add_tokenize(commands, raw)
     _add_inspect(commands, raw)
     _add_verify(commands, raw)
+    _add_explain(commands, raw)
+    _add_gc(commands, raw)
     _add_report(commands, raw)
     _add_template(commands, raw)
     return top
@@ -227,6 +229,31 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         "(datasets folder, .arrow, .parquet, .jsonl); say what its masks do to training",
     )
     command.add_argument("--tokenizer", metavar="M", help="the model that --dataset was tokenised for")
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "explain",
+        help="what each artefact was made from, and what a run would use again",
+        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from, and "
+        "why the next run would or wouldn't use them again.",
+        epilog="example: dataprep explain cache/",
+        formatter_class=raw,
+    )
+    _add_cache(command)
+
+
+def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "gc",
+        help="remove what nothing in a cache refers to",
+        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use, and\n"
+        "what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
+        epilog="example: dataprep gc cache/ --yes",
+        formatter_class=raw,
+    )
+    _add_cache(command)
+    command.add_argument("--yes", action="store_true", help="remove without asking")
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:

@@ -209,6 +209,26 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if report.sound else 1
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    from dataprep.explain.run import explain_cache
+
+    _show(explain_cache(arguments.cache))
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    from dataprep.gc.run import collect_garbage
+
+    def may_remove() -> bool:
+        if arguments.yes or not sys.stdin.isatty():
+            return bool(arguments.yes)
+        return input("remove them? [y/N] ").strip().lower() in ("y", "yes")
+
+    if collect_garbage(arguments.cache, _show, may_remove):
+        _show("nothing was removed; --yes removes them")
+    return 0
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from dataprep.report.write import write_report
 
@@ -241,6 +261,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tokenize": _tokenize,
     "inspect": _inspect,
     "verify": _verify,
+    "explain": _explain,
+    "gc": _gc,
     "report": _report,
     "template": _template,
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dataprep.core.encode import Encoder
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
     "chat_template*",
@@ -85,7 +85,7 @@ class ModelTokenizer:
 def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     """Find the tokenizer of `model`: a folder, a .gguf file, or a hub name. Raises ModelError, at once."""
     place = locate(model)
-    key = _content_key(place)
+    key = content_key(place)
     home = cache / "tokenizers" / key[:16]
     kept = _read_bundle(home)
     if kept is not None:
@@ -151,7 +151,7 @@ def _from_hub(model: str) -> Path:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
-        return Path(snapshot_download(model, allow_patterns=["config.json", *_TOKENIZER_FILES]))
+        return Path(snapshot_download(model, allow_patterns=["config.json", *TOKENIZER_FILES]))
     except urllib.error.HTTPError as error:
         raise ModelError(
             f"{model}: the hub answers {error.code}: no such model, or it needs a login (hf auth login)"
@@ -163,7 +163,7 @@ def _from_hub(model: str) -> Path:
         ) from error
 
 
-def _content_key(place: Path) -> str:
+def content_key(place: Path) -> str:
     """Hash of the files that decide a tokenizer, and of the library that reads them."""
     digest = hashlib.sha256(f"bundle {_BUNDLE_VERSION}".encode())
     for package in ("transformers", "tokenizers", "fastokens"):
@@ -173,7 +173,7 @@ def _content_key(place: Path) -> str:
         with place.open("rb") as file:
             digest.update(file.read(_GGUF_HEAD_BYTES))
     else:
-        for file_path in sorted({match for pattern in _TOKENIZER_FILES for match in place.glob(pattern)}):
+        for file_path in sorted({match for pattern in TOKENIZER_FILES for match in place.glob(pattern)}):
             if file_path.is_file():
                 digest.update(f"{file_path.name} {sha256_file(file_path)}".encode())
     return digest.hexdigest()
