@@ -200,7 +200,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         from dataprep.verify.dataset import verify_dataset
 
         findings = verify_dataset(arguments.dataset, arguments.tokenizer)
-        print(findings.text())
+        print(findings.text(sys.stdout.isatty() and "NO_COLOR" not in os.environ))
         return 0 if findings.sound else 1
     from dataprep.verify.cache import verify_cache
 
