@@ -7,6 +7,7 @@ from a chunk into shards.
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
@@ -14,8 +15,10 @@ from zlib import crc32
 import pyarrow as pa
 
 from dataprep.core.chunks import Chunk
+from schemas.errors import CacheError
 from schemas.files import written_whole
 
+_CHECK_THREADS = 4
 CHUNK_FILE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{8})\.arrow")
 
 
@@ -29,27 +32,37 @@ def chunk_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def read_chunk(path: Path, rows: int) -> pa.RecordBatch | None:
-    """Map the chunk of so many rows; None where its bytes are not those that were written."""
+def open_chunk(path: Path) -> pa.RecordBatch:
+    """Map a chunk for as long as the batch is held. Raises CacheError where it can't be read."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CacheError(f"{path}: damaged or gone since it was checked; run the command again") from error
+
+
+def sound_files(folder: Path, chunks: Sequence[Chunk]) -> list[Path | None]:
+    """The file of each chunk whose bytes are those that were written; None where there is none."""
+    files = chunk_files(folder)
+
+    def sound_file(chunk: Chunk) -> Path | None:
+        rows = chunk.stop - chunk.start
+        return next((path for path in files.get(chunk.key, []) if is_sound(path, rows)), None)
+
+    with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+        return list(pool.map(sound_file, chunks))
+
+
+def is_sound(path: Path, rows: int) -> bool:
+    """Whether this is a chunk of so many rows, and its bytes are those that were written."""
     try:
         with pa.memory_map(str(path)) as source:
             content = source.read_buffer()
         if path.name[-14:-6] != f"{crc32(content):08x}":
-            return None
-        batch = pa.ipc.open_file(content).get_batch(0)
+            return False
+        return bool(pa.ipc.open_file(content).get_batch(0).num_rows == rows)
     except (OSError, pa.ArrowInvalid):
-        return None
-    return batch if batch.num_rows == rows else None
-
-
-def read_chunks(folder: Path, chunks: Sequence[Chunk]) -> list[pa.RecordBatch | None]:
-    """Map each chunk; None where there is no file of it that is whole."""
-    files = chunk_files(folder)
-    batches: list[pa.RecordBatch | None] = []
-    for chunk in chunks:
-        read = (read_chunk(path, chunk.stop - chunk.start) for path in files.get(chunk.key, []))
-        batches.append(next((batch for batch in read if batch is not None), None))
-    return batches
+        return False
 
 
 def write_chunk(folder: Path, key: str, batch: pa.RecordBatch) -> None:

@@ -6,13 +6,14 @@ for and never the corpus.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
+from dataprep.core.chunk_files import open_chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class Examples:
         return Examples(**{name: getattr(self, name)[chosen] for name in self.__slots__})
 
 
-def fetch_tokens(examples: Examples, chunks: Sequence[pa.RecordBatch]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Ids and masks of E examples, laid end to end in their order."""
+def fetch_tokens(examples: Examples, files: Sequence[Path]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Ids and masks of E examples, laid end to end in their order; `files` are those of all chunks."""
     lengths, places = examples.lengths, examples.places
     stops = np.cumsum(lengths)
     total = int(stops[-1]) if len(stops) else 0
@@ -42,7 +43,7 @@ def fetch_tokens(examples: Examples, chunks: Sequence[pa.RecordBatch]) -> tuple[
     firsts = np.flatnonzero(np.diff(of_chunk, prepend=-1)).tolist()
     spans = np.stack([stops - lengths, stops, places, places + lengths], axis=1)[in_order]
     for first, last in zip(firsts, [*firsts[1:], len(of_chunk)], strict=True):
-        batch = chunks[int(of_chunk[first])]
+        batch = open_chunk(files[of_chunk[first]])
         chunk_ids, chunk_masks = (to_numpy(batch.column(name).values) for name in ("input_ids", "assistant_masks"))
         for start, stop, low, high in spans[first:last].tolist():
             ids[start:stop] = chunk_ids[low:high]

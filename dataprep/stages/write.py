@@ -27,10 +27,13 @@ def write_shards(
     examples: Examples,
     packing: Packing,
     seq_len: int,
-    chunks: Sequence[pa.RecordBatch],
+    files: Sequence[Path],
     there: Mapping[str, ShardRecord],
 ) -> list[ShardRecord]:
-    """Write `<stem>-00000-<suffix>.arrow` and on into `folder`, each whole or not at all, but for those in `there`."""
+    """Write `<stem>-00000-<suffix>.arrow` and on into `folder`, each whole or not at all, but for those in `there`.
+
+    `files` are those of all chunks.
+    """
     packs_per_shard = max(1, TOKENS_PER_SHARD // seq_len)
     firsts = range(0, len(packing.pack_bounds) - 1, packs_per_shard)
     names = [f"{stem}-{number:05d}-{suffix}.arrow" for number in range(len(firsts))]
@@ -40,7 +43,7 @@ def write_shards(
         group = missing[at : at + SHARDS_AT_ONCE]
         bounds = [packing.pack_bounds[firsts[n] : firsts[n] + packs_per_shard + 1] for n in group]
         chosen = examples[np.concatenate([packing.order[own[0] : own[-1]] for own in bounds])]
-        ids, mask = fetch_tokens(chosen, chunks)
+        ids, mask = fetch_tokens(chosen, files)
         first = token = 0
         for number, own in zip(group, bounds, strict=True):
             path = folder / names[number]

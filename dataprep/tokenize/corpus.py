@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
+from dataprep.core.chunks import id_digits
 from dataprep.core.columns import read_rows
 from schemas.errors import CacheError, InputError
 from schemas.files import damaged_files
@@ -17,7 +18,7 @@ from schemas.manifest import ConversationsManifest
 class Corpus:
     """The C conversations of a cache, without their messages."""
 
-    ids: list[str]
+    ids: NDArray[np.uint8]  # (C, 32): their digits as ASCII
     keys: NDArray[np.uint64]  # (C,): the ids' first 16 digits; equal contents have equal keys
     names: list[str]  # of the sources, sorted
     sources: NDArray[np.int32]  # (C,): index into names
@@ -29,10 +30,10 @@ def read_corpus(folder: Path, manifest: ConversationsManifest) -> Corpus:
     table = read_rows(folder, manifest, 0, manifest.kept, ["id", "source"])
     encoded = table.column("source").combine_chunks().dictionary_encode()
     found = encoded.dictionary.to_pylist()
-    ids, names = table.column("id").to_pylist(), sorted(found)
+    ids, names = id_digits(table.column("id")), sorted(found)
     place = {name: number for number, name in enumerate(names)}
     places = np.array([place[name] for name in found], dtype=np.int32)
-    keys = np.frombuffer(bytes.fromhex("".join(ids)), dtype=">u8")[::2].astype(np.uint64)
+    keys = np.frombuffer(bytes.fromhex(ids[:, :16].tobytes().decode()), dtype=">u8").astype(np.uint64)
     return Corpus(ids=ids, keys=keys, names=names, sources=places[to_numpy(encoded.indices)])
 
 

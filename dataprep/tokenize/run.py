@@ -7,10 +7,9 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataprep.core.chunk_files import read_chunks
+from dataprep.core.chunk_files import open_chunk, sound_files
 from dataprep.core.chunks import find_chunks
 from dataprep.core.columns import canonical_json
 from dataprep.core.lock import locked
@@ -22,7 +21,7 @@ from dataprep.stages.sides import Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.fill import TokenWork, fill_cache
-from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
+from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
@@ -109,8 +108,8 @@ def _tokenize(
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
     examples = cache / "tokens" / tokens[:16]
     write_examples_manifest(examples, model, tokenizer, token_options)
-    found = read_chunks(examples, chunks)
-    missing = [chunk for chunk, batch in zip(chunks, found, strict=True) if batch is None]
+    found = sound_files(examples, chunks)
+    missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
     remove_leftovers(examples)
     work = TokenWork(
         conversations=folder,
@@ -121,13 +120,14 @@ def _tokenize(
         folder=examples,
     )
     filled = fill_cache(work, missing, workers, engine)
-    batches = _with_made(found, read_chunks(examples, missing), examples)
-    selection = select_spans(batches, chunks, corpus.sources, options)
+    files = _with_made(found, sound_files(examples, missing), examples)
+    counts = RowCounts()
+    selection = select_spans(counts.watch(map(open_chunk, files)), chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
     listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
     quarantine = write_quarantine(listing, folder, source, selection, sides)
     _require_examples(cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, batches, options, fingerprint, there.shards)
+    splits = _write_splits(shards, sides, corpus.keys, files, options, fingerprint, there.shards)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
@@ -140,7 +140,7 @@ def _tokenize(
         fingerprint=fingerprint,
         tokens_fingerprint=tokens,
         sources=corpus.names,
-        ledger=close_ledger(source, selection, sides, splits, count_turns(batches), count_notes(batches)),
+        ledger=close_ledger(source, selection, sides, splits, counts),
         splits=splits,
         by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
         quarantine=quarantine,
@@ -169,8 +169,9 @@ def _fingerprint(
     targets: dict[str, TargetRules],
 ) -> str:
     by_source = [{name: asdict(each) for name, each in table.items()} for table in (mixture, targets)]
-    decides = [SHARDS_VERSION, corpus.ids, corpus.names, tokens, asdict(options), *by_source]
+    decides = [SHARDS_VERSION, corpus.names, tokens, asdict(options), *by_source]
     digest = hashlib.sha256(canonical_json(decides))
+    digest.update(corpus.ids.tobytes())
     digest.update(corpus.sources.tobytes())
     return digest.hexdigest()
 
@@ -208,14 +209,12 @@ def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:
     raise InputError(f"{cache}: no conversation is left to train on; see {quarantine}")
 
 
-def _with_made(
-    found: Sequence[pa.RecordBatch | None], made: Sequence[pa.RecordBatch | None], folder: Path
-) -> list[pa.RecordBatch]:
-    """All chunks: in the places of those that weren't found, in order, those that were made."""
+def _with_made(found: Sequence[Path | None], made: Sequence[Path | None], folder: Path) -> list[Path]:
+    """The files of all chunks: in the places of those that weren't found, in order, those that were made."""
     rest = iter(made)
-    batches = [next(rest) if batch is None else batch for batch in found]
-    whole = [batch for batch in batches if batch is not None]
-    if len(whole) < len(batches):
+    files = [next(rest) if file is None else file for file in found]
+    whole = [file for file in files if file is not None]
+    if len(whole) < len(files):
         raise CacheError(f"{folder}: chunks that were just written can't be read; check the disk, then run it again")
     return whole
 
@@ -224,7 +223,7 @@ def _write_splits(
     shards: Path,
     sides: Sides,
     keys: NDArray[np.uint64],
-    corpus: Sequence[pa.RecordBatch],
+    files: Sequence[Path],
     options: PackOptions,
     fingerprint: str,
     there: Mapping[str, ShardRecord],
@@ -236,7 +235,7 @@ def _write_splits(
         shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
         lengths, copies = examples.lengths, side.copies
         packing = pack_examples(lengths, shuffle_keys, copies, options.seq_len, options.seed, options.pack)
-        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, corpus, there)
+        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, files, there)
     return splits
 
 
