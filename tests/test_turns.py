@@ -294,3 +294,38 @@ def test_a_call_that_the_template_leaves_out_beside_one_of_the_same_name_is_refu
     assert targets(renderer(template, "<|start|>", "<|end|>"), dialogue(("user", "a"), once)) == ["blook<|end|>"]
     with pytest.raises(RefusedError, match="leaves out its tool calls"):
         renderer(template, "<|start|>", "<|end|>").plan(dialogue(("user", "a"), {**once, "tool_calls": [CALL, CALL]}))
+
+
+def test_a_prompt_that_has_a_think_block_more_in_its_middle_ends_where_the_text_begins() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}"
+        "<|bot|></think>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|bot|><think></think>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["b<|end|>", "d<|end|>"]
+    assert engine.plan(dialogue(*TWO)).turn_differences == ["prompt-differs", "prompt-differs"]
+
+
+def test_the_token_that_begins_a_text_is_a_target_where_the_prompt_begins_a_thought() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}"
+        "<|bot|><|text|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|bot|><|thought|>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|text|>", "<|thought|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["<|text|>b<|end|>", "<|text|>d<|end|>"]
+    other = renderer(template.replace("<|bot|><|text|>", "<|im|>bot "), "<|user|>", "<|im|>", "<|end|>")
+    with pytest.raises(RefusedError, match="doesn't begin with its prompt"):
+        other.plan(dialogue(*TWO))
+
+
+def test_an_end_on_a_line_of_its_own_that_the_last_turn_lacks_is_added() -> None:
+    template = (
+        "{% for m in messages %}{{ '\n<|' ~ m.role ~ '|>\n' ~ m.content }}"
+        "{{ '\n<|end|>\n' if m.role == 'assistant' and not loop.last }}{% endfor %}"
+        "{{ '\n<|assistant|>\nHere I think:\n' if add_generation_prompt }}"
+    )
+    engine = renderer(template, "<|user|>", "<|assistant|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["b\n<|end|>", "d\n<|end|>"]
+    assert engine.plan(dialogue(*TWO)).added_end == "\n<|end|>"

@@ -74,3 +74,12 @@ def test_a_turn_before_another_answer_does_not_end_with_the_token_that_opens_tha
     engine = renderer(template, "<|user|>", "<|bot|>")
     assert targets(engine, dialogue(*TWO)) == ["b<|user|>", "d<|user|>"]
     assert targets(engine, dialogue(*TWO, ("assistant", "e"))) == ["b<|user|>", "e<|user|>"]
+
+
+def test_all_the_tokens_that_end_a_turn_are_targets() -> None:
+    template = (
+        "{% for m in messages %}<|start|>{{ '<|user|>' if m.role == 'user' else '<|bot|>' }}<|text|>{{ m.content }}"
+        "<|text_end|><|end|>{% endfor %}{{ '<|start|><|bot|><|text|>' if add_generation_prompt }}"
+    )
+    engine = renderer(template, "<|start|>", "<|user|>", "<|bot|>", "<|text|>", "<|text_end|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["b<|text_end|><|end|>", "d<|text_end|><|end|>"]

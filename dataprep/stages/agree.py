@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dataprep.core.trace import Slot, Trace
+from dataprep.stages.marked import Marked
 from dataprep.stages.plan import TurnCounts
-from dataprep.stages.turns import LONGER, OTHER, SAME, Marked, NoTurnError, Turn, TurnSearch
+from dataprep.stages.turns import LONGER, OTHER, SAME, NoTurnError, Turn, TurnSearch
 
 # What a turn differs by; or the template argument whose prompt it would need, such as enable_thinking=False.
 REASONING = "reasoning-left-out"  # its reasoning, or another part of its text, isn't in the rendering

@@ -19,8 +19,9 @@ from dataprep.core.trace import VALUES_OF_MESSAGES, Slot, Trace, UntraceableErro
 from dataprep.core.trace_values import stand_in_for
 from dataprep.core.traced_template import TracedTemplate
 from dataprep.stages.agree import ExampleSearch, ShownExample, count_turns
+from dataprep.stages.marked import Marked
 from dataprep.stages.plan import Dialogue, Growth, Plan, Plans, RefusedError
-from dataprep.stages.turns import Marked, NoTurnError, Turn, TurnSearch
+from dataprep.stages.turns import NoTurnError, Turn, TurnSearch
 from schemas.manifest import TokenOptions
 
 UNTRACEABLE = "template-untraceable"

@@ -9,7 +9,6 @@ and is the rendering's own beginning counts, so that an empty think block, which
 """
 
 import re
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from dataprep.core.trace import Trace
 from dataprep.core.trace_values import ValueStandIn, raw, shows_calls
+from dataprep.stages.marked import Marked
 
 
 class NoTurnError(Exception):
@@ -53,42 +53,6 @@ _OPEN_MARK = re.compile(r"[<\[][^<>\[\]]*$")  # the beginning of a mark such as 
 
 # Messages, whether a generation prompt is wanted, further template arguments -> a rendering; None where there is none.
 Render = Callable[[list[dict[str, Any]], bool, dict[str, Any]], str | None]
-
-
-class Marked:
-    """A marked rendering, and where its marks stand."""
-
-    def __init__(self, trace: Trace, text: str) -> None:
-        self.text = text
-        self._places: list[int] = []
-        self._owned: dict[int, list[int]] = {}  # message -> places of its marks
-        for place, mark in trace.marks(text):
-            self._places.append(place)
-            for message in trace.slot_of(mark).messages():
-                self._owned.setdefault(message, []).append(place)
-
-    def owned(self, message: int) -> list[int]:
-        """Where the texts of a message stand."""
-        return self._owned.get(message, [])
-
-    def point(self, place: int) -> tuple[int, int]:
-        """A place as (literal, characters into it)."""
-        literal = bisect_left(self._places, place)
-        return literal, place - (self._places[literal - 1] + 1 if literal else 0)
-
-    def literal_after(self, place: int) -> str:
-        """The literal text from a place to the next mark."""
-        following = bisect_left(self._places, place)
-        return self.text[place : self._places[following] if following < len(self._places) else None]
-
-    def literal_before(self, place: int) -> str:
-        """The literal text from the mark before a place up to it."""
-        before = bisect_left(self._places, place)
-        return self.text[self._places[before - 1] + 1 if before else 0 : place]
-
-    def count(self, start: int, end: int) -> int:
-        """Marks between two places."""
-        return bisect_left(self._places, end) - bisect_left(self._places, start)
 
 
 class TurnSearch:
@@ -219,11 +183,24 @@ class TurnSearch:
         starts = [literal.rfind(header) + len(header) for header in added if header in literal]
         if starts:
             return max(starts)
-        if has_text:
-            return len(literal) if any(self._opens(header, literal) for header in added) else None
-        starts = [len(_OPEN_MARK.sub("", commonprefix([header, literal]))) for header in headers]  # noqa: RUF071
-        opened = [start for start in starts if any(token in literal[:start] for token in self._control_tokens)]
-        return max(opened, default=None)
+        if has_text and any(self._opens(header, literal) for header in added):
+            return len(literal)
+        return max((self._parting(header, literal, has_text) for header in headers), default=0) or None
+
+    def _parting(self, header: str, literal: str, has_text: bool) -> int:
+        """How far into `literal` it is as `header`, whole marks; 0 where that isn't down to a control token.
+
+        Before a text: all of it, where `header` only has more in its middle (`<bot><think></think>`, `<bot></think>`);
+        else both must go on with control tokens, such as those that begin a thought and a text.
+        """
+        start = len(_OPEN_MARK.sub("", commonprefix([header, literal])))  # noqa: RUF071
+        if not any(token in literal[:start] for token in self._control_tokens):
+            return 0
+        if not has_text:
+            return start
+        if header.endswith(literal[start:]):
+            return len(literal)
+        return start if self._first_control(literal[start:]) and self._first_control(header[start:]) else 0
 
     def _opens(self, header: str, literal: str) -> bool:
         """Whether `literal` ends with the beginning of `header`, down to a control token at least."""
@@ -242,7 +219,7 @@ class TurnSearch:
         tail = self._tail(self._messages[: number + 1], number, start, "")
         if tail is None:
             raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        tail = self._without_header(self._without_opening(tail, number, start), start)
+        tail = self._without_opening(tail, number, start) if self._header(number) else self._without_header(tail, start)
         found, begins_next, added = self._up_to_control(tail), 0, ""
         if found is not None and tail[len(found) :].strip():  # such as an argument of a tool call, not the end
             found = None
@@ -336,9 +313,12 @@ class TurnSearch:
         token = None
         if self._whole.text.startswith(tail, last):
             token = self._first_control(self._whole.literal_after(last + len(tail)))
-        if token and token == self._first_control(self._header(number)):
+        if token and self._opens_answers(token, number):
             token = None
         return (tail + token, len(token.lstrip())) if token else (None, 0)
+
+    def _opens_answers(self, token: str, number: int) -> bool:
+        return token.strip() == (self._first_control(self._header(number)) or "").strip()
 
     def _added_end(self, number: int, start: int, tail: str) -> str:
         """The control token that would follow the last turn, were there another message. Raises NoTurnError."""
@@ -349,7 +329,9 @@ class TurnSearch:
                 continue
             follows = text[(0 if text.startswith(tail) else text.rfind(tail)) + len(tail) :]
             token = self._first_control(follows)
-            if token and not token[0].isspace() and token != self._first_control(self._header(number)):
+            # on a line of its own, it is an end only where the next message begins with another
+            single = not token or (token[0].isspace() and not self._first_control(follows[len(token) :]))
+            if token and not single and not self._opens_answers(token, number):
                 return token
         never = follows is not None and not any(token in follows for token in self._control_tokens)
         if never and self._eos is not None:

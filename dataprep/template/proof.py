@@ -92,8 +92,10 @@ class _Proof:
 
     def outcome(self) -> Outcome:
         self._notes += self._example["notes"]
-        if any(note.startswith(END_ADDED) for note in self._example["notes"]):
-            self._ids = [*self._ids, self._example["input_ids"][-1]]
+        for note in self._example["notes"]:
+            if note.startswith(END_ADDED):
+                self._whole += note.removeprefix(f"{END_ADDED} ")
+                self._ids = self._subject.official(self._whole, add_special_tokens=False)["input_ids"]
         if self._example["input_ids"] != self._ids:
             return Outcome(kind=WRONG, detail="ids differ from apply_chat_template's")
         if self._tools and "weather_at" not in self._context():
@@ -219,6 +221,9 @@ class _Proof:
             places = [before.rfind(each) + len(each) for each in earlier if each]
             follows = self._controls(before[max(places, default=0) :])[1:]
         opens = any(token in header for token in tail) and not self._stays(number, before + text, behind, header[0])
+        rest = self._controls(self._whole.removeprefix(before + text)) if number == len(self._messages) - 1 else []
+        if header and rest and rest[:1] != header and self._whole.startswith(before + text):
+            self._problems.append(f"answer {number + 1} goes on with {rest[0]!r} behind its targets")
         if opens or any(token in follows for token in tail[1:] if token not in header):
             self._problems.append(f"what opens the next turn is in the targets of answer {number + 1}")
 
