@@ -20,7 +20,7 @@ STARTED = time.process_time()
 from dataprep.core import encode  # noqa: E402
 from dataprep.stages import tokenize as stage  # noqa: E402
 from dataprep.stages import write  # noqa: E402
-from dataprep.tokenize import run, token_cache  # noqa: E402
+from dataprep.tokenize import fill, run, token_cache  # noqa: E402
 from schemas.manifest import PackOptions, read_conversations_manifest  # noqa: E402
 
 IMPORTED = time.process_time()
@@ -29,7 +29,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("load tokenizer (once)", token_cache.TokenizeEngine, "load"),
     ("ids and sources", run, "read_corpus"),
     ("find chunks", run, "find_chunks"),
-    ("read Parquet", token_cache, "read_rows"),
+    ("read Parquet", fill, "read_rows"),
     ("columns", stage, "read_columns"),
     ("render", stage, "fill"),
     ("encode", encode.ByteLevelEncoder, "_ids"),
@@ -38,7 +38,8 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("mask", stage, "target_mask"),
     ("proof of the mask", stage, "refuse_unshown"),
     ("batch", stage, "examples_batch"),
-    ("write chunk", token_cache, "write_chunk"),
+    ("write chunk", fill, "write_chunk"),
+    ("check chunks", run, "read_chunks"),
     ("select", run, "select_spans"),
     ("pack", run, "pack_examples"),
     ("write shards", run, "write_shards"),
@@ -88,7 +89,7 @@ def tokenize_once(cache: Path, tokenizer: str) -> tuple[Counter[str], float]:
                 setattr(owner, name, clock.measured(step, getattr(owner, name)))
         token_cache.TokenizeEngine.load = load_measured  # type: ignore[method-assign,assignment]
         before = time.process_time()
-        options = PackOptions(seq_len=4096, overflow="cut", val_fraction=0, val_sources=[], seed=0)
+        options = PackOptions(seq_len=4096, overflow="cut", val_fraction=0, val_sources=[], seed=0, pack="best-fit")
         run.tokenize_corpus(cache, tokenizer, options, workers=1)
         return clock.spent, time.process_time() - before
     finally:

@@ -78,7 +78,7 @@ def test_shared_plans_give_what_plans_of_their_own_give(name: str) -> None:
                 engine.plans(dialogue)
             continue
         assert shown(engine.plans(dialogue), dialogue) == shown(alone, dialogue)
-        assert shown(engine.plans(dialogue), dialogue)[0][0] == engine.official(dialogue)
+        assert shown(engine.plans(dialogue), dialogue)[0][0].startswith(engine.official(dialogue))
 
 
 def test_conversations_with_other_tools_share_a_plan_where_the_template_only_writes_them() -> None:

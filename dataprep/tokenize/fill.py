@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+
 from dataprep.core.chunk_files import chunk_files, write_chunk
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import read_rows
@@ -163,6 +165,9 @@ def _make_chunks(chunks: list[Chunk]) -> int:
     first, last = chunks[0].start, chunks[-1].stop
     columns = ["messages", "tools", *(["source"] if engine.by_source else [])]
     table = read_rows(work.conversations, work.manifest, first, last, columns).combine_chunks()
+    batch = engine.tokenize(table)
     for chunk in chunks:
-        write_chunk(work.folder, chunk.key, engine.tokenize(table.slice(chunk.start - first, chunk.stop - chunk.start)))
+        own = batch.slice(chunk.start - first, chunk.stop - chunk.start)
+        own = pa.concat_batches([own, own.slice(0, 0)])  # a copy: bytes that don't depend on the chunks beside it
+        write_chunk(work.folder, chunk.key, own)
     return last - first
