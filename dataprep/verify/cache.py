@@ -225,6 +225,21 @@ class _References:
         """All there is to know of a conversation. Raises RefusedError."""
         return self._own.get(record["source"], self._usual).derive(record)
 
+    def decoded(self, ids: NDArray[Any]) -> str:
+        """The text of ids."""
+        return self._usual.decoded(ids)
+
+    def difference(self, own: NDArray[np.int64], held: NDArray[np.int32]) -> str:
+        """How the ids that a shard holds differ from those derived anew, in words."""
+        both = min(len(own), len(held))
+        unlike = np.flatnonzero(own[:both] != held[:both])
+        at = int(unlike[0]) if len(unlike) else both
+        texts = [self.decoded(ids[max(0, at - 2) : at + 3]) for ids in (held, own)]
+        whole = sorted((self.decoded(own), self.decoded(held)), key=len)
+        same = whole[1].startswith(whole[0])
+        why = "the same text, by another tokenizer" if same else "other text: its chat template or content is another"
+        return f"from token {at} on {texts[0]!r}, not {texts[1]!r} ({why})"
+
 
 class _Anew:
     """Conversations derived anew; those with several examples are kept for a while."""
@@ -247,11 +262,14 @@ class _Anew:
         start = int(pack.conversation_starts[number])
         stop = start + high - low
         if not np.array_equal(derived.ids[start:stop], pack.input_ids[low:high]) or not derived.inside_one(start, stop):
-            return "its ids differ from apply_chat_template's"
+            other = self._references.difference(derived.ids[start:stop], pack.input_ids[low:high])
+            return f"its ids differ from apply_chat_template's: {other}"
         expected = derived.mask[start:stop].copy()
         expected[:1] = False
         if not np.array_equal(expected, pack.targets[low:high]):
-            return "its mask differs"
+            at = int((expected != pack.targets[low:high]).argmax())
+            said = self._references.decoded(derived.ids[start + at : start + at + 1])
+            return f"its mask differs: token {at}, {said!r}, {'is no' if expected[at] else 'is a'} target there"
         return derived.unshown[0] if derived.unshown else None
 
     def _derived(self, row: int) -> Derived:
