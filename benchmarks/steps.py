@@ -39,7 +39,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("proof of the mask", stage, "refuse_unshown"),
     ("batch", stage, "examples_batch"),
     ("write chunk", fill, "write_chunk"),
-    ("check chunks", run, "read_chunks"),
+    ("check chunks", run, "sound_files"),
     ("select", run, "select_spans"),
     ("pack", run, "pack_examples"),
     ("write shards", run, "write_shards"),

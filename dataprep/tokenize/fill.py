@@ -26,6 +26,7 @@ from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, TargetRules, TokenOptions
 
 ROWS_PER_TASK = 1_024
+BYTES_AT_ONCE = 8 << 20
 _MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
 _UNSEEN_S = 90.0  # how long a network file system may hide what other machines have written
 _DECIDING = ("sftpack", "transformers", "tokenizers", "fastokens", "jinja2")  # programs that ids and masks hang on
@@ -165,9 +166,25 @@ def _make_chunks(chunks: list[Chunk]) -> int:
     first, last = chunks[0].start, chunks[-1].stop
     columns = ["messages", "tools", *(["source"] if engine.by_source else [])]
     table = read_rows(work.conversations, work.manifest, first, last, columns).combine_chunks()
-    batch = engine.tokenize(table)
-    for chunk in chunks:
-        own = batch.slice(chunk.start - first, chunk.stop - chunk.start)
-        own = pa.concat_batches([own, own.slice(0, 0)])  # a copy: bytes that don't depend on the chunks beside it
-        write_chunk(work.folder, chunk.key, own)
+    for own in _runs(table, chunks):
+        start, stop = own[0].start - first, own[-1].stop - first
+        batch = engine.tokenize(table.slice(start, stop - start))
+        for chunk in own:
+            part = batch.slice(chunk.start - own[0].start, chunk.stop - chunk.start)
+            part = pa.concat_batches([part, part.slice(0, 0)])  # a copy: its bytes don't depend on the chunks beside it
+            write_chunk(work.folder, chunk.key, part)
     return last - first
+
+
+def _runs(table: pa.Table, chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks of the table in runs of at most BYTES_AT_ONCE, or of one chunk: what is in memory with its tokens."""
+    run: list[Chunk] = []
+    held = 0
+    for chunk in chunks:
+        size = table.slice(chunk.start - chunks[0].start, chunk.stop - chunk.start).nbytes
+        if run and held + size > BYTES_AT_ONCE:
+            yield run
+            run, held = [], 0
+        run.append(chunk)
+        held += size
+    yield run
