@@ -88,6 +88,12 @@ def test_masks_of_generation_marks_are_compared():
     assert tried(no_end, "plain").marks == "lacks '<|im_end|>'; also has 'How tall is the old tower?'"
 
 
+def test_blanks_that_a_template_strips_are_named_where_an_end_is_added_too():
+    outcome = tried(trl("glm4moe"), "blanks")
+    assert (outcome.kind, outcome.notes[0]) == (PROVEN, "end added: <|user|>")
+    assert "blanks at the ends of answers are stripped" in outcome.notes
+
+
 def test_what_a_template_refuses_is_told_in_its_words():
     refused = "{{ raise_exception('Roles must alternate!') }}"
     assert tried(refused, "plain") == Outcome(kind=UNSUPPORTED, detail="Roles must alternate!")

@@ -87,6 +87,7 @@ class _Proof:
         self._subject, self._probe, self._ids, self._example = subject, probe, ids, example
         self._messages, self._tools = probe.messages(), probe.tools()
         self._whole = subject.official_text(self._messages, self._tools)
+        self._added_end = ""  # behind the official rendering
         self._problems: list[str] = []
         self._notes: list[str] = []
 
@@ -94,7 +95,8 @@ class _Proof:
         self._notes += self._example["notes"]
         for note in self._example["notes"]:
             if note.startswith(END_ADDED):
-                self._whole += note.removeprefix(f"{END_ADDED} ")
+                self._added_end = note.removeprefix(f"{END_ADDED} ")
+                self._whole += self._added_end
                 self._ids = self._subject.official(self._whole, add_special_tokens=False)["input_ids"]
         if self._example["input_ids"] != self._ids:
             return Outcome(kind=WRONG, detail="ids differ from apply_chat_template's")
@@ -181,7 +183,7 @@ class _Proof:
         messages = [*self._messages]
         messages[number] = {**messages[number], "content": shown}
         try:
-            return self._subject.official_text(messages, self._tools) == self._whole
+            return self._subject.official_text(messages, self._tools) + self._added_end == self._whole
         except OFFICIAL_ERRORS:
             return False
 
