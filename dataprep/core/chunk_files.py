@@ -19,6 +19,7 @@ from schemas.errors import CacheError
 from schemas.files import written_whole
 
 _CHECK_THREADS = 4
+_MAGIC_BYTES = 8
 CHUNK_FILE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{8})\.arrow")
 
 
@@ -35,8 +36,7 @@ def chunk_files(folder: Path) -> dict[str, list[Path]]:
 def open_chunk(path: Path) -> pa.RecordBatch:
     """Map a chunk for as long as the batch is held. Raises CacheError where it can't be read."""
     try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).get_batch(0)
+        return _batch(_mapped(path))
     except (OSError, pa.ArrowInvalid) as error:
         raise CacheError(f"{path}: damaged or gone since it was checked; run the command again") from error
 
@@ -56,13 +56,20 @@ def sound_files(folder: Path, chunks: Sequence[Chunk]) -> list[Path | None]:
 def is_sound(path: Path, rows: int) -> bool:
     """Whether this is a chunk of so many rows, and its bytes are those that were written."""
     try:
-        with pa.memory_map(str(path)) as source:
-            content = source.read_buffer()
-        if path.name[-14:-6] != f"{crc32(content):08x}":
-            return False
-        return bool(pa.ipc.open_file(content).get_batch(0).num_rows == rows)
+        content = _mapped(path)
+        return path.name[-14:-6] == f"{crc32(content):08x}" and bool(_batch(content).num_rows == rows)
     except (OSError, pa.ArrowInvalid):
         return False
+
+
+def _mapped(path: Path) -> pa.Buffer:
+    with pa.memory_map(str(path)) as source:
+        return source.read_buffer()
+
+
+def _batch(content: pa.Buffer) -> pa.RecordBatch:
+    """The batch of a file, read as the stream that follows its magic: Arrow's file reader takes four times as long."""
+    return pa.ipc.open_stream(content.slice(_MAGIC_BYTES)).read_next_batch()
 
 
 def write_chunk(folder: Path, key: str, batch: pa.RecordBatch) -> None:

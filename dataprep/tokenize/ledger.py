@@ -119,7 +119,7 @@ def write_quarantine(
     lines = []
     if rows:
         table = read_rows(conversations, source, 0, source.kept, ["id", "origin"])
-        for row, record in zip(rows, table.take(rows).to_pylist(), strict=True):
+        for row, record in zip(rows, table.take(pa.array(rows)).to_pylist(), strict=True):
             reason, detail = turned_away[row]
             line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": _FIXES[reason]}
             lines.append(orjson.dumps(line).decode() + "\n")
