@@ -27,7 +27,11 @@ _IN_FLIGHT_PER_CPU = 2  # one runs, the next one waits beside it
 _LOOK_AGAIN_S = 5.0  # how often the size of the cluster is asked for
 _NO_NODES_S = 300.0  # how long a cluster may be without a core, as one is that grows on demand
 _CONNECT_S = 5.0  # Ray itself would try for minutes
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}  # it reports nothing and prints no logs
+_QUIET = {  # it reports nothing, prints no logs of others, and gives no tips
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 _STORE_BYTES = 100 << 20  # tasks and results are small
 
 
