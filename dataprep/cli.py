@@ -4,12 +4,14 @@ import argparse
 import io
 import os
 import re
+import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from dataprep import start
 from dataprep.arguments import parser
 from schemas.errors import InputError, SftpackError
 
@@ -21,10 +23,10 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 when done, 1 after what the user can mend, 2 for wrong usage, 130 when interrupted."""
-    _open_standard_streams()
-    arguments = _told_apart(argv)
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
     try:
+        _open_standard_streams()
+        arguments = _told_apart(argv)
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
         return _COMMANDS[arguments.command](arguments)
     except SftpackError as error:
         _complain(str(error))
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         _complain("out of memory; give it more, or run it with --workers 1")
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one line, however often it is asked
+        _complain(start.INTERRUPTED)
         return 130
 
 
@@ -269,4 +272,4 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start.main())
