@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dataprep.core.arrays import to_numpy
+from dataprep.core.arrays import to_arrow, to_numpy
 from schemas.conversation import chat_messages, chat_tools
 from schemas.manifest import ConversationsManifest
 
@@ -21,17 +21,13 @@ from schemas.manifest import ConversationsManifest
 class Columns:
     """M messages of C conversations."""
 
-    table: pa.Table
     offsets: NDArray[np.int64]  # (C + 1,): messages of conversation c are [offsets[c], offsets[c + 1])
     roles: list[str]  # (M,)
     contents: list[str]  # (M,)
     content_array: pa.StringArray  # (M,): the same
     trains: list[bool | None] | None  # (M,); None where nothing is set
     rich: NDArray[np.bool_]  # (C,): holds more than roles and contents
-
-    def record(self, number: int) -> dict[str, Any]:
-        """Conversation `number` as a record."""
-        return self.table.slice(number, 1).to_pylist()[0]
+    records: dict[int, dict[str, Any]]  # those conversations as records
 
 
 def read_columns(table: pa.Table) -> Columns:
@@ -51,13 +47,13 @@ def read_columns(table: pa.Table) -> Columns:
         rich |= to_numpy(pc.is_valid(table.column("tools")).combine_chunks())
     trains = messages.field("train")
     return Columns(
-        table=table,
         offsets=offsets,
         roles=messages.field("role").to_pylist(),
         contents=messages.field("content").to_pylist(),
         content_array=messages.field("content"),
         trains=trains.to_pylist() if trains.null_count < len(trains) else None,
         rich=rich,
+        records=dict(zip(np.flatnonzero(rich).tolist(), table.filter(to_arrow(rich)).to_pylist(), strict=True)),
     )
 
 

@@ -46,7 +46,9 @@ class Slot:
         else:
             value = texts[self.field][self.message]
         for method, arguments, item in self.operations:
-            if method == "json":
+            if method == "__getitem__" and type(arguments[0]) is not Slot:
+                value = value[arguments[0]]
+            elif method == "json":
                 value = json.dumps(value, ensure_ascii=False)[1:-1]
             elif method == "slice":
                 value = value[slice(*arguments)]

@@ -15,10 +15,10 @@ def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
     roles = tuple(columns.roles[low:high])
     messages, tools, keys = None, None, None
     if columns.rich[row]:
-        messages, tools = rich_parts(columns.record(row))
+        messages, tools = rich_parts(columns.records[row])
     wanted = _wanted(roles, columns.trains[low:high] if columns.trains is not None else None, messages, options)
     if messages is not None and options.thinking == "drop" and any("reasoning_content" in each for each in messages):
-        record = columns.record(row)
+        record = columns.records[row]
         bare = [{**message, "reasoning": None} for message in record["messages"]]
         messages, tools = rich_parts({**record, "messages": bare})
     if messages is not None:
