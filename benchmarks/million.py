@@ -1,12 +1,11 @@
 """A million conversations from raw rows to shards, and what a second run and another packing of them cost.
 
-    python benchmarks/million.py --data FOLDER_OF_RAW_FILES --tokenizer QWEN3_FOLDER [--count 1000000]
+    python benchmarks/million.py --data FOLDER_OF_RAW_FILES --tokenizer QWEN3_FOLDER [--counts 180000 500000 1000000]
 
-Runs `dataprep normalize` and `dataprep tokenize` on half the rows and on all of them, with two processes, to show how
-memory grows; then tokenize again (nothing to do), and with another --seed and --seq-len (nothing to tokenise). The same
-on a seventh of the rows, about 100 million tokens. Caches are emptied before but for the tokenizer, whose proof is made
-once, before any timing. The corpus (large_corpus.py) is made once and stays in --work. CPU seconds and the sum of
-private memory (USS) are of the process tree.
+Runs `dataprep normalize` and `dataprep tokenize` on so many rows, with two processes; then tokenize again (nothing to
+do), and with another --seed and --seq-len (nothing to tokenise): 180,000 rows are about 100 million tokens. Caches are
+emptied before but for the tokenizer, whose proof is made once, before any timing. The corpus (large_corpus.py) is made
+once and stays in --work. CPU seconds and the sum of private memory (USS) are of the process tree.
 """
 
 import argparse
@@ -73,22 +72,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the raw files named in prep.py")
     parser.add_argument("--tokenizer", required=True, help="folder of Qwen3's tokenizer")
-    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--counts", type=int, nargs="+", default=[180_000, 500_000, 1_000_000])
     parser.add_argument("--work", type=Path, default=Path("/tmp/sftpack-million"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    corpus, about = (arguments.work / f"rows-{arguments.count}.{end}" for end in ("jsonl", "json"))
+    most = max(arguments.counts)
+    corpus, about = (arguments.work / f"rows-{most}.{end}" for end in ("jsonl", "json"))
     if not about.is_file():
-        made = make_large_corpus([str(arguments.data / name) for name in SOURCES], corpus, arguments.count)
+        made = make_large_corpus([str(arguments.data / name) for name in SOURCES], corpus, most)
         about.write_text(json.dumps(made))
-    print(f"{arguments.count:,} conversations: {about.read_text()}")
-    cache = arguments.work / "cache"
+    print(f"{most:,} conversations: {about.read_text()}")
     tiny = first_rows(corpus, 10)
-    shutil.rmtree(cache, ignore_errors=True)
-    for command in (["normalize", str(tiny), "--out"], ["tokenize", "--model", arguments.tokenizer]):
-        measured([sys.executable, "-m", "dataprep.cli", *command, str(cache)], {})
     print(f"{'':<44}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'load':>7}")
-    for count in (arguments.count // 7, arguments.count // 2, arguments.count):
+    for count in arguments.counts:
+        cache = arguments.work / f"cache-{count}"
+        shutil.rmtree(cache, ignore_errors=True)
+        for command in (["normalize", str(tiny), "--out"], ["tokenize", "--model", arguments.tokenizer]):
+            measured([sys.executable, "-m", "dataprep.cli", *command, str(cache)], {})
         measure_rows(first_rows(corpus, count), count, cache, arguments.tokenizer)
 
 
