@@ -52,6 +52,7 @@ def write_shards(
             targets = _write_shard(path, of_shard, own - own[0], ids[token:stop], mask[token:stop])
             records[path.name] = _record(path, of_shard, len(own) - 1, targets)
             first, token = first + len(of_shard.rows), stop
+        del ids, mask  # before the next ones are made
     return [records[name] for name in names]
 
 
