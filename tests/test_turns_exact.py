@@ -310,7 +310,7 @@ def forge_tokenizer(cache: Path, edit) -> None:
     }
     path = cache / "shards" / "manifest.json"
     record = json.loads(path.read_text())
-    record["tokenizer"] |= sums
+    record["tokenizer"] |= sums | {"files": {}}
     del record["checksum"]
     path.write_text(json.dumps(record))
 

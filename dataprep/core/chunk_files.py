@@ -53,13 +53,31 @@ def sound_files(folder: Path, chunks: Sequence[Chunk]) -> list[Path | None]:
         return list(pool.map(sound_file, chunks))
 
 
+def damaged_chunks(folder: Path) -> list[Path]:
+    """The files of a tokens folder whose bytes are not those that were written."""
+    paths = [path for own in chunk_files(folder).values() for path in own]
+
+    def is_damaged(path: Path) -> bool:
+        try:
+            return not _has_own_checksum(path, _mapped(path))
+        except OSError:  # so is an empty file
+            return True
+
+    with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+        return [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True) if bad]
+
+
 def is_sound(path: Path, rows: int) -> bool:
     """Whether this is a chunk of so many rows, and its bytes are those that were written."""
     try:
         content = _mapped(path)
-        return path.name[-14:-6] == f"{crc32(content):08x}" and bool(_batch(content).num_rows == rows)
+        return _has_own_checksum(path, content) and bool(_batch(content).num_rows == rows)
     except (OSError, pa.ArrowInvalid):
         return False
+
+
+def _has_own_checksum(path: Path, content: pa.Buffer) -> bool:
+    return path.name[-14:-6] == f"{crc32(content):08x}"
 
 
 def _mapped(path: Path) -> pa.Buffer:

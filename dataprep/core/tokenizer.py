@@ -87,7 +87,7 @@ def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     place = locate(model)
     key = content_key(place)
     home = cache / "tokenizers" / key[:16]
-    kept = _read_bundle(home)
+    kept = read_bundle(home)
     if kept is not None:
         return kept
     bundle = _extract(place, model, home / "files")
@@ -96,7 +96,7 @@ def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     return bundle
 
 
-def _read_bundle(home: Path) -> ModelTokenizer | None:
+def read_bundle(home: Path) -> ModelTokenizer | None:
     """What an earlier run left in `home`; None where nothing did, another version of sftpack, or a bit has flipped."""
     try:
         content = (home / "bundle.json").read_bytes()

@@ -26,7 +26,7 @@ from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
 from dataprep.tokenize.targets import keyed_chunks
-from dataprep.tokenize.token_cache import tokens_fingerprint, write_examples_manifest
+from dataprep.tokenize.token_cache import all_whole, tokens_fingerprint, write_examples_manifest
 from schemas.errors import CacheError, InputError
 from schemas.files import remove_leftovers, sha256_file
 from schemas.manifest import (
@@ -102,11 +102,11 @@ def _tokenize(
     shards = cache / "shards"
     there = find_same(shards, fingerprint)
     made_of = there.whole and (there.whole.model, there.whole.conversations_sha256)
-    if there.whole is not None and made_of == (model, conversations_sha256):
+    examples = cache / "tokens" / tokens[:16]
+    if there.whole is not None and made_of == (model, conversations_sha256) and all_whole(examples):
         return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
 
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
-    examples = cache / "tokens" / tokens[:16]
     write_examples_manifest(examples, model, tokenizer, token_options)
     found = sound_files(examples, chunks)
     missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dataprep.core.chunk_files import damaged_chunks
 from dataprep.core.columns import canonical_json
 from dataprep.core.encode import Encoder
 from dataprep.core.tokenizer import ModelTokenizer
@@ -39,6 +40,17 @@ def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
         "options": asdict(options),
     }
     return hashlib.sha256(canonical_json(decides)).hexdigest()
+
+
+def all_whole(folder: Path) -> bool:
+    """Whether what is there of a tokens folder is as it was written."""
+    if not folder.is_dir():
+        return True
+    try:
+        read_examples_manifest(folder)
+    except CacheError:
+        return False
+    return not damaged_chunks(folder)
 
 
 def write_examples_manifest(folder: Path, model: str, tokenizer: ModelTokenizer, options: TokenOptions) -> None:

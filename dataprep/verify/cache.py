@@ -20,6 +20,7 @@ from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
 from dataprep.stages.plan import RefusedError
 from dataprep.tokenize.targets import options_of, targets_text
+from dataprep.verify.files import file_problems
 from dataprep.verify.reference import Derived, Reference
 from dataprep.verify.splits import split_problems
 from schemas.errors import CacheError, InputError
@@ -68,6 +69,8 @@ def verify_cache(cache: Path, sample: int | None) -> Report:
     if sha256_file(conversations / "manifest.json") != manifest.conversations_sha256:
         report.problems.append(f"{folder}: made from other conversations; run `dataprep tokenize` again")
     _check_shards(report, folder, manifest)
+    report.problems += file_problems(folder.parent, manifest)
+    report.checked.append("tokenizer and tokens: checksums")
     _check_ledger(report, manifest)
     if report.sound:
         report.problems += split_problems(folder, manifest)
