@@ -103,8 +103,8 @@ def test_a_mapping_file_teaches_a_shape_and_its_columns_are_read(tmp_path: Path)
 
 
 def test_messages_that_name_their_parents_become_trees_whatever_the_segments(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dataprep.stages.cut.SEGMENT_BYTES", 50)
-    monkeypatch.setattr("dataprep.stages.cut.READ_BYTES", 50)
+    monkeypatch.setattr("dataprep.stages.read.cut.SEGMENT_BYTES", 50)
+    monkeypatch.setattr("dataprep.stages.read.cut.READ_BYTES", 50)
     rows = [
         {"message_id": "q", "parent_id": None, "role": "prompter", "text": "One?"},
         {"message_id": "b", "parent_id": "q", "role": "assistant", "text": "Good", "rank": 1},

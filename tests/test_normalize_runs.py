@@ -10,7 +10,7 @@ import pytest
 from dataprep.core.lock import locked
 from dataprep.normalize.run import normalize_corpus
 from dataprep.normalize.unchanged import Unchanged
-from dataprep.stages.inputs import find_files
+from dataprep.stages.read.inputs import find_files
 from schemas.errors import CacheError, InputError
 from schemas.manifest import read_conversations_manifest
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.stages import cut as cutting
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read import cut as cutting
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 ENDINGS = ".jsonl, .json, .csv, .tsv, .txt, .parquet or .arrow"

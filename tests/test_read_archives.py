@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep.normalize.run import normalize_corpus
-from dataprep.stages import archives
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import RawFile, find_files
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read import archives
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import RawFile, find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 
@@ -110,7 +110,7 @@ def test_parquet_and_arrow_members_are_read_and_nothing_is_left_over(
     spool = tmp_path / "spool"
     spool.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(spool))
-    monkeypatch.setattr("dataprep.stages.cut.SEGMENT_ROWS", 3)
+    monkeypatch.setattr("dataprep.stages.read.cut.SEGMENT_ROWS", 3)
     table = pa.table({"text": [f"page {number}" for number in range(8)], "other": range(8)})
     held = io.BytesIO()
     if ending == "parquet":

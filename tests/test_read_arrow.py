@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dataprep.stages import cut as cutting
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import Segment, find_files
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read import cut as cutting
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import Segment, find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 OPENED = {"file": pa.ipc.new_file, "stream": pa.ipc.new_stream}

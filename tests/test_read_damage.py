@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from dataprep.normalize.run import normalize_corpus, retry_quarantine
 from dataprep.normalize.summary import summary_text
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n' * 5

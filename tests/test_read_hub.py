@@ -35,9 +35,9 @@ READ = """
 import sys, time
 from hashlib import sha256
 from pathlib import Path
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 begun = time.monotonic()
 try:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 TWO = b'{"text": "one"}\n{"text": "two"}\n'

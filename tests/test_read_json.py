@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataprep.normalize.run import normalize_corpus
-from dataprep.stages import cut as cutting
-from dataprep.stages import elements, json_files
-from dataprep.stages.boundaries import Scanner
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read import cut as cutting
+from dataprep.stages.read import elements, json_files
+from dataprep.stages.read.boundaries import Scanner
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 from schemas.files import sha256_file
 

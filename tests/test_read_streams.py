@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep.normalize.run import normalize_corpus
-from dataprep.stages import cut as cutting
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import find_files
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read import cut as cutting
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import find_files
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 from schemas.files import sha256_file
 from schemas.manifest import InputFile
@@ -166,7 +166,7 @@ def test_a_broken_csv_row_costs_itself_only(tmp_path: Path) -> None:
 def test_a_csv_quote_that_is_never_closed_is_not_held_in_memory_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataprep.stages.delimited.RECORD_CHARACTERS", 10)
+    monkeypatch.setattr("dataprep.stages.read.delimited.RECORD_CHARACTERS", 10)
     rows = rows_of(written(tmp_path / "a.csv", b'a,b\n"x,1\n' + b"y,2\n" * 5 + b'z,"3"\n'))
     assert [row[:2] for row in rows[:2]] == [(2, "unreadable-rows"), (3, {"a": "y", "b": "2"})]
     assert rows[-1] == (8, {"a": "z", "b": "3"})
@@ -222,7 +222,7 @@ def test_a_text_file_is_one_document_without_the_blank_lines_around_it(tmp_path:
 
 
 def test_a_large_text_file_is_divided_at_blank_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dataprep.stages.documents.DOCUMENT_BYTES", 10)
+    monkeypatch.setattr("dataprep.stages.read.documents.DOCUMENT_BYTES", 10)
     path = written(tmp_path / "a.txt", b"a\n\nb\nb\n\n\nc c c c c c c c\n \nd\n")
     expected = [(1, {"text": "a\n\nb\nb"}), (7, {"text": "c c c c c c c c"}), (9, {"text": "d"})]
     for read_bytes in (3, 1000):
@@ -233,7 +233,7 @@ def test_a_large_text_file_is_divided_at_blank_lines(tmp_path: Path, monkeypatch
 def test_a_large_text_file_without_blank_lines_is_divided_at_the_ends_of_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataprep.stages.documents.DOCUMENT_BYTES", 1)
+    monkeypatch.setattr("dataprep.stages.read.documents.DOCUMENT_BYTES", 1)
     monkeypatch.setattr(cutting, "READ_BYTES", 5)
     rows = rows_of(written(tmp_path / "a.txt", b"ab\n" * 10))
     assert rows[0] == (1, {"text": "ab\nab\nab\nab\nab\nab"})

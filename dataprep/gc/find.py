@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataprep.core.chunk_files import CHUNK_FILE, chunk_files
 from dataprep.core.tokenizer import TOKENIZER_FILES
-from dataprep.stages.caches import CONVERSATIONS_FILES
+from dataprep.stages.read.caches import CONVERSATIONS_FILES
 from dataprep.tokenize.in_use import needed_chunks, tokens_folder
 from dataprep.tokenize.shards_folder import OURS as SHARDS_FILES
 from schemas.errors import CacheError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dataprep.stages.clean.personal import make_personal
 from dataprep.stages.clean.steps import settled_steps
-from dataprep.stages.encodings import checked_encoding
-from dataprep.stages.inputs import STDIN, RawFile, find_files
 from dataprep.stages.normalize.convert import checked_format, columns_read, role_names
 from dataprep.stages.normalize.mapping import Shape, read_mapping
 from dataprep.stages.normalize.settings import Settings
+from dataprep.stages.read.encodings import checked_encoding
+from dataprep.stages.read.inputs import STDIN, RawFile, find_files
 from schemas.errors import InputError
 from schemas.manifest import NormalizeOptions
 

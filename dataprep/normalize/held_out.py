@@ -11,7 +11,7 @@ from dataprep.stages.clean.overlap import compared_texts, held_out_hashes
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.convert import convert_as
 from dataprep.stages.normalize.reasons import TurnedAway
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.rows import read_rows
 from schemas.errors import InputError
 
 

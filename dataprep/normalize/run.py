@@ -16,8 +16,8 @@ from dataprep.normalize.gather import FirstCopies, Gathered, gather, placed
 from dataprep.normalize.held_out import held_out_by
 from dataprep.normalize.share import file_segments, normalized
 from dataprep.normalize.unchanged import Unchanged
-from dataprep.stages.caches import CONVERSATIONS_FILES
-from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
+from dataprep.stages.read.caches import CONVERSATIONS_FILES
+from dataprep.stages.read.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.retry import quarantine_segments
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError, InputError

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
-from dataprep.stages.cut import cut
-from dataprep.stages.inputs import RawFile, Segment
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.formats.flat_trees import holds_flat_trees
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.cut import cut
+from dataprep.stages.read.inputs import RawFile, Segment
+from dataprep.stages.read.rows import read_rows
 from schemas.manifest import Artefact, InputFile
 
 # A unit is one part and one process's task.
@@ -31,7 +31,7 @@ UNIT_ROWS = 100_000
 def file_segments(
     files: list[RawFile], encoding: str | None, columns: tuple[str, ...], read: list[InputFile]
 ) -> Iterator[Segment]:
-    """Cut files in their order; `read` gets each once it has been cut to its end. See stages/cut.py for the rest."""
+    """Cut files in their order; `read` gets each once it has been cut to its end. The rest: stages/read/cut.py."""
     for file in files:
         digest, found = _Digest(), None
         for segment in cut(file, digest, encoding=encoding, columns=columns):

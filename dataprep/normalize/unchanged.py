@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 
-from dataprep.stages.inputs import STDIN, RawFile
+from dataprep.stages.read.inputs import STDIN, RawFile
 from schemas.errors import InputError
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from dataprep.stages.inputs import RawRow
 from dataprep.stages.normalize.reasons import TurnedAway
+from dataprep.stages.read.inputs import RawRow
 
 RAW_BYTES = 1 << 20  # of a row; a longer one is cut, and then can't be taken up again from here
 

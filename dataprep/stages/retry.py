@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from dataprep.stages.inputs import RawFile, RawRow, Segment
 from dataprep.stages.normalize.reasons import FIXES, TurnedAway
-from dataprep.stages.values import value_of
+from dataprep.stages.read.inputs import RawFile, RawRow, Segment
+from dataprep.stages.read.values import value_of
 from schemas.errors import InputError
 
 SEGMENT_BYTES = 8 << 20

@@ -18,7 +18,6 @@ from dataprep.stages.clean.clean import make_cleaner
 from dataprep.stages.clean.cleaned import Clean
 from dataprep.stages.clean.overlap import make_overlap
 from dataprep.stages.clean.personal import make_personal
-from dataprep.stages.inputs import RawFile, RawRow, Segment
 from dataprep.stages.near_duplicates import signatures
 from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
@@ -30,7 +29,8 @@ from dataprep.stages.normalize.readings import reading_of
 from dataprep.stages.normalize.reasons import TurnedAway
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.quarantine import quarantine_line
-from dataprep.stages.read import read_rows
+from dataprep.stages.read.inputs import RawFile, RawRow, Segment
+from dataprep.stages.read.rows import read_rows
 from schemas.manifest import Artefact
 
 GROUP_BYTES = 2 << 20
