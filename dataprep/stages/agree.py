@@ -20,6 +20,7 @@ REASONING = "reasoning-left-out"  # its reasoning, or another part of its text, 
 PROMPT = "prompt-differs"  # inference would put other text before it
 TEXT = "text-differs"  # its own text is written otherwise where the conversation ends with it
 END = "end-token"  # it ends otherwise there
+INSIDE_TOKEN = "prompt-inside-token"  # inference's prompt ends inside a token of the rendering: stages/shown.py
 
 _WHOLE = ("strip", "lstrip", "rstrip", "json")  # operations that leave a text whole
 

@@ -1,10 +1,13 @@
 """Examples: what tokenising a table gave, laid out as the columns of a cached chunk (schemas/example.md)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_arrow, to_lists
+from dataprep.stages.agree import INSIDE_TOKEN
 from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT
 from dataprep.stages.fill import Filled
 from dataprep.stages.plan import TurnCounts
@@ -46,7 +49,7 @@ def examples_batch(
         to_lists(np.bincount(rows, minlength=num_rows), to_arrow(counts[kept].astype(np.int32))),
         to_lists(turn_counts, to_arrow(starts[own].astype(np.int32))),
         to_lists(turn_counts, to_arrow(ends[own].astype(np.int32))),
-        *_turn_columns(num_rows, filled),
+        *_turn_columns(num_rows, filled, _inside_tokens(num_rows, filled, tokens, turns)),
         _notes(num_rows, filled, tokens),
         to_arrow(np.where(token_counts, exact_tokens, 0).astype(np.int32)),
         reasons,
@@ -92,13 +95,27 @@ def _notes(num_rows: int, filled: Filled, tokens: Tokens) -> pa.Array:
     return to_lists(counts, pa.array(values, pa.string())).cast(EXAMPLE.field("notes").type)
 
 
-def _turn_columns(num_rows: int, filled: Filled) -> list[pa.Array]:
+def _inside_tokens(num_rows: int, filled: Filled, tokens: Tokens, turns: Turns) -> dict[int, int]:
+    """Row -> its trained turns that differ from inference in nothing but that its prompt ends inside a token."""
+    if not turns.inside_token.any():
+        return {}
+    chosen = turns.inside_token & filled.trained & ~filled.differs & ~tokens.is_target[turns.texts]
+    counts = np.bincount(filled.rows[turns.texts[chosen]], minlength=num_rows)
+    rows = np.flatnonzero(counts)
+    return dict(zip(rows.tolist(), counts[rows].tolist(), strict=True))
+
+
+def _turn_columns(num_rows: int, filled: Filled, inside_tokens: dict[int, int]) -> list[pa.Array]:
     """Counts of turns; conversations of one plan have the same ones, so each is written once and taken often."""
     places: dict[int, int] = {id(_NO_TURNS): 0}
     each = [_NO_TURNS]
     own = np.zeros(num_rows, dtype=np.int64)
+    grown: dict[tuple[int, int], TurnCounts] = {}
     for row, counts in filled.turns.items():
         if row not in filled.refused:
+            if row in inside_tokens:
+                key = id(counts), inside_tokens[row]
+                counts = grown[key] = grown.get(key) or _with_inside_tokens(counts, inside_tokens[row])
             place = own[row] = places.setdefault(id(counts), len(each))
             if place == len(each):
                 each.append(counts)
@@ -110,6 +127,11 @@ def _turn_columns(num_rows: int, filled: Filled) -> list[pa.Array]:
         pa.array([counts.remain for counts in each], pa.int32()),
     ]
     return [column.take(to_arrow(own)) for column in columns]
+
+
+def _with_inside_tokens(counts: TurnCounts, number: int) -> TurnCounts:
+    differ = {**counts.differ, INSIDE_TOKEN: number}
+    return replace(counts, differ=differ, remain=counts.remain + number)
 
 
 def _sums(rows: NDArray[np.int64], counts: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:

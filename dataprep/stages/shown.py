@@ -1,7 +1,9 @@
 """Shown: where each turn's targets lie among the tokens of a table's texts, and what can't be shown of them.
 
 A target span must begin and end on token bounds, ids must spell their text, and the control tokens in them must be
-those that the template wrote. What isn't so is turned away with its reason.
+those that the template wrote. What isn't so is turned away with its reason. Where a token reaches over a bound with
+nothing but the template's own text in it, targets start behind it: it loses no text of the message. Such a token at the
+end is the end token itself, with the blanks that it takes in.
 """
 
 from dataclasses import dataclass
@@ -37,29 +39,61 @@ class Turns:
     starts: NDArray[np.int64]  # (T,): first target
     ends: NDArray[np.int64]  # (T,): one past the end token
     next_starts: NDArray[np.int64]  # (T,): first token of what follows
-    exact: NDArray[np.bool_]  # (T,): tokens begin right at `starts` and `ends`
+    on_bounds: NDArray[np.bool_]  # (T,): no token reaches over a bound, but for those of the template alone
+    inside_token: NDArray[np.bool_]  # (T,): the bound before `starts` is inside such a token
 
 
-def find_turns(filled: Filled, tokens: Tokens) -> Turns:
-    """For each point of each plan, the first token at or after it, and whether a token begins right there."""
+def find_turns(filled: Filled, tokens: Tokens, is_control: NDArray[np.bool_]) -> Turns:
+    """For each point of each plan, the first token at or after it, and whether a token begins right there.
+
+    `is_control` is a lookup over the vocabulary.
+    """
     piece_starts = np.concatenate(([0], np.cumsum(filled.piece_lengths)))
     texts = np.repeat(np.arange(len(filled.turn_counts)), filled.turn_counts)
     pieces = filled.point_pieces + np.repeat(filled.piece_bounds[:-1], 3 * filled.turn_counts)
     places = (piece_starts[pieces] + filled.point_offsets).astype(tokens.starts.dtype)
     first = np.searchsorted(tokens.starts, places, side="left")
     total, last = piece_starts[-1], len(tokens.ids) - 1
-    begins_there = np.where(first > last, total, tokens.starts[np.minimum(first, last)]) == places
-    nothing_reaches_over = np.where(first == 0, 0, tokens.ends[np.maximum(first, 1) - 1]) <= places
-    exact = (begins_there & nothing_reaches_over).reshape(-1, 3)
+    following = np.where(first > last, total, tokens.starts[np.minimum(first, last)])
+    reached = np.where(first == 0, 0, tokens.ends[np.maximum(first, 1) - 1])
+    exact = ((following == places) & (reached <= places)).reshape(-1, 3)
     starts, ends, next_starts = first.reshape(-1, 3).T
+    over = ((reached > places) & (following >= reached)).reshape(-1, 3)  # one token, and the next begins behind it
+    over &= (starts < ends)[:, None]
+    inside_token = np.zeros(len(starts), dtype=bool)
+    on_bounds = exact[:, 0] & exact[:, 1]
+    if not on_bounds.all() and over.any():
+        start_places, end_places, _ = places.reshape(-1, 3).T
+        inside_token = over[:, 0] & _is_own(start_places, starts - 1, tokens, is_control, filled.rooms[:, :2], False)
+        no_limit = np.full(len(ends), total)
+        end_rooms = np.stack([no_limit, filled.rooms[:, 2]], axis=1)
+        takes_blanks = over[:, 1] & _is_own(end_places, ends - 1, tokens, is_control, end_rooms, True)
+        on_bounds = (exact[:, 0] | inside_token) & (exact[:, 1] | takes_blanks)
     return Turns(
         texts=texts,
         messages=filled.turn_messages,
         starts=starts,
         ends=ends,
         next_starts=next_starts,
-        exact=exact[:, 0] & exact[:, 1],
+        on_bounds=on_bounds,
+        inside_token=inside_token & on_bounds,
     )
+
+
+def _is_own(
+    places: NDArray[Any],
+    over: NDArray[np.int64],
+    tokens: Tokens,
+    is_control: NDArray[np.bool_],
+    rooms: NDArray[np.int64],
+    control: bool,
+) -> NDArray[np.bool_]:
+    """Whether these tokens reach no further over places than the template's own text, and are control tokens or not."""
+    before, behind = rooms.T
+    places = places.astype(np.int64)
+    starts, ends = tokens.starts[over].astype(np.int64), tokens.ends[over].astype(np.int64)
+    right_kind = is_control[tokens.ids[over]] == control
+    return right_kind & (places - starts <= before) & (ends - places <= behind)
 
 
 def target_mask(filled: Filled, tokens: Tokens, turns: Turns) -> NDArray[np.bool_]:
@@ -82,7 +116,7 @@ def refuse_unshown(filled: Filled, tokens: Tokens, turns: Turns, mask: NDArray[n
     """Note each text for which ids or targets aren't shown; the first thing that is wrong is its reason."""
     targets = np.diff(np.concatenate(([0], np.cumsum(mask)))[tokens.bounds])
     proven = filled.trained ^ tokens.is_target[turns.texts]  # what isn't trained on among targets
-    bad_turns = np.flatnonzero(~turns.exact & proven)
+    bad_turns = np.flatnonzero(~turns.on_bounds & proven)
     wrong = [(text, "no-targets", "no assistant message is to be trained on") for text in np.flatnonzero(targets == 0)]
     for turn in bad_turns[::-1].tolist():
         detail = f"message {turns.messages[turn] + 1}: a token reaches across its bounds"

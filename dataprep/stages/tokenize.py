@@ -56,7 +56,7 @@ def tokenize_chunk(
     """Turn a table of conversations into a batch of their examples, row for row (schemas/example.md)."""
     filled = fill(read_columns(table), renderer, encoder, options)
     tokens = _encode(filled, encoder, special, options)
-    turns = find_turns(filled, tokens)
+    turns = find_turns(filled, tokens, special.is_control)
     mask = target_mask(filled, tokens, turns)
     refuse_unshown(filled, tokens, turns, mask)
     return examples_batch(len(table), filled, tokens, turns, mask)

@@ -29,6 +29,7 @@ EMPTY_THOUGHT = re.compile(
 )
 
 _NEXT: tuple[Message, ...] = ({"role": "user", "content": "And then?"},)
+_THOUGHT = 40  # characters that the marks around an empty thought have at most
 _WORDS = 100  # characters shown of what a template says
 _MARKED = re.compile(r"\{%-?\+?\s*generation\s*-?\+?%\}")
 
@@ -72,6 +73,12 @@ def words(error: BaseException) -> str:
     """The first line of what an error says, short."""
     line = (str(error).strip().split("\n") or [""])[0] or type(error).__name__
     return line if len(line) <= _WORDS else line[: _WORDS - 1] + "…"
+
+
+def _closes_thought(before: str, text: str) -> bool:
+    """Whether targets begin by closing a thought that was opened right before them."""
+    found = EMPTY_THOUGHT.search(before[-_THOUGHT:] + text[:_THOUGHT])
+    return found is not None and found.start() <= min(len(before), _THOUGHT) < found.end()
 
 
 def _stripped(text: str) -> list[str]:
@@ -146,7 +153,7 @@ class _Proof:
         self._check_own(message, text)
         self._check_others(message, text)
         self._check_tail(message, text, self._text_before(start))
-        if EMPTY_THOUGHT.match(text):
+        if EMPTY_THOUGHT.match(text) or _closes_thought(self._text_before(start), text):
             self._notes.append("an empty think block is trained on")
         header = self._added(self._messages[:1], prompt=True).strip()
         if header and text.startswith(header):
@@ -206,7 +213,7 @@ class _Proof:
             for value in (False, True):
                 if self._official_ids(before, {name: value}) == self._ids[:start]:
                     return f"inference gives it with {name}={value}"
-        return self._named(inference, self._text_before(start))
+        return self._named(inference, start)
 
     def _check_tail(self, number: int, text: str, before: str) -> None:
         """Nothing that opens a turn stands behind the message's last text, but for one token that may end this one."""
@@ -260,13 +267,20 @@ class _Proof:
         except OFFICIAL_ERRORS:
             return None
 
-    def _text_before(self, start: int) -> str:
+    def _bounds(self) -> list[tuple[int, int]]:
         encoded = self._subject.official(self._whole, add_special_tokens=False, return_offsets_mapping=True)
-        return self._whole[: encoded["offset_mapping"][start][0]]
+        return encoded["offset_mapping"]
 
-    def _named(self, inference: str, training: str) -> str:
+    def _text_before(self, start: int) -> str:
+        return self._whole[: self._bounds()[start][0]]
+
+    def _named(self, inference: str, start: int) -> str:
+        first, last = self._bounds()[start - 1]
+        training = self._text_before(start)
         if inference == training:
             return "tokens differ where the prompt ends"
+        if training.startswith(inference) and first < len(inference) < last:
+            return f"inference's prompt ends inside the token {self._whole[first:last]!r}"
         if inference.startswith(training):
             return f"inference's prompt goes on with {inference[len(training) :]!r}"
         if training.startswith(inference):

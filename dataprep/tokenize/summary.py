@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from dataprep.stages.agree import END, PROMPT, REASONING, TEXT
+from dataprep.stages.agree import END, INSIDE_TOKEN, PROMPT, REASONING, TEXT
 from dataprep.stages.control_tokens import CONTROL_TOKENS_AS_TEXT
 from dataprep.stages.sides import BY_RECIPE
 from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
@@ -94,6 +94,7 @@ _DIFFERS = {
     PROMPT: "inference would put other text before them",
     TEXT: "written otherwise where a conversation ends with them",
     END: "ended otherwise where a conversation ends with them",
+    INSIDE_TOKEN: "inference's prompt ends inside a token of the template's text; targets start behind it",
 }
 _ARGUMENT = "lack what inference puts before the answer with this argument"
 

@@ -7,7 +7,7 @@ tokenizer reports. Only where the turns stand is taken from a plan, which is tra
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from dataprep.core.as_text import controls_pattern, renamed
 from dataprep.core.columns import read_columns
 from dataprep.core.sandbox import TEMPLATE_ERRORS
-from dataprep.stages.agree import REASONING
+from dataprep.stages.agree import INSIDE_TOKEN, REASONING
 from dataprep.stages.chosen import dialogue_of
 from dataprep.stages.plan import Dialogue, Plan, Plans, RefusedError, TurnCounts
 from dataprep.stages.render import CLOCK, Renderer, given_arguments
@@ -90,7 +90,7 @@ class Reference:
             ids=np.concatenate([each.ids for each in shown]),
             mask=np.concatenate([each.mask(self._options.train_on == "all") for each in shown]),
             lengths=[len(each.ids) for each in shown],
-            turns=plans.turns,
+            turns=_with_inside_tokens(plans.turns, sum(number for each in shown for number in each.inside_tokens())),
             unshown=[]
             if self._options.train_on == "all"
             else [*_twice(plans), *(p for s in shown for p in s.unshown())],
@@ -163,7 +163,9 @@ class _Shown:
         self._text = reference.text(dialogue, plan.num_messages) + plan.added_end
         if "".join(pieces) != self._text:
             raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
-        points = np.cumsum([0, *map(len, pieces)])[plan.point_pieces] + plan.point_offsets
+        places = np.cumsum([0, *map(len, pieces)])
+        self._said = places.tolist()[1:-1:2], places.tolist()[2::2]  # where texts of messages start and end
+        points = places[plan.point_pieces] + plan.point_offsets
         self._spans = [(start, end) for start, end, _ in points.reshape(-1, 3).tolist()]
         self.ids, self._bounds = reference.encoded_pieces(pieces)
         self._as_text = reference.takes_as_text(pieces[1::2])
@@ -181,9 +183,22 @@ class _Shown:
         return mask
 
     def _inside(self, span: tuple[int, int]) -> NDArray[np.bool_]:
+        """The tokens that begin in a span; the last one of a turn, its end token, may take in blanks behind it."""
         first, last = self._bounds.T
-        inside: NDArray[np.bool_] = (first >= span[0]) & (last <= span[1]) & (first < last)
+        inside: NDArray[np.bool_] = (first >= span[0]) & (first < span[1]) & (first < last)
         return inside
+
+    def _over(self, place: int) -> list[int]:
+        """The token that reaches over a place, as [start, end]; [] where none does."""
+        first, last = self._bounds.T
+        return next(iter(self._bounds[(first < place) & (place < last)].tolist()), [])
+
+    def inside_tokens(self) -> Iterator[bool]:
+        """Of each trained turn that differs in nothing else, whether inference's prompt ends inside a token."""
+        turns = zip(self._spans, self._plan.turn_trained, self._plan.turn_differences, strict=True)
+        for (start, _), trained, difference in turns:
+            if trained and difference is None:
+                yield bool(self._over(start))
 
     def unshown(self) -> Iterator[str]:
         """What is wrong with the trained turns, message by message."""
@@ -195,14 +210,20 @@ class _Shown:
     def _problem(self, number: int) -> str | None:
         message, difference = self._plan.turn_messages[number], self._plan.turn_differences[number]
         start, end = self._spans[number]
+        for token in filter(None, (self._over(start), self._over(end))):
+            if any(low < token[1] and token[0] < high for low, high in zip(*self._said, strict=True) if low < high):
+                return f"a token reaches over its bounds, and holds text of a message: {self._text[slice(*token)]!r}"
         targets = self._inside((start, end))
-        said = self._text[start:end]
+        begun = self._over(start)
+        said = self._text[begun[1] if begun else start : end]
         if _bare(self._reference.decoded(self.ids[targets])) != _bare(said):
             return "its targets don't decode to its text"
         content = self._dialogue.texts["content"][message]
         if difference is None and self._untouched(message) and _bare(content) not in _bare(said):
             return "its targets don't hold its content"
         same = self._as_inference(number, int(np.flatnonzero(targets)[0]))
+        if begun and not same and difference is None:
+            difference = INSIDE_TOKEN
         if same == (difference is None) or difference == REASONING:
             return None
         return f"counted under {difference}, and doesn't differ" if same else "its prompt isn't that of inference"
@@ -225,6 +246,12 @@ class _Shown:
             return begins and prompt == self._text[: self._spans[number][0]]
         ids, _ = self._reference.encoded(prompt)
         return begins and np.array_equal(ids, self.ids[:first_target])
+
+
+def _with_inside_tokens(counts: TurnCounts, number: int) -> TurnCounts:
+    if not number:
+        return counts
+    return replace(counts, differ={**counts.differ, INSIDE_TOKEN: number}, remain=counts.remain + number)
 
 
 def _twice(plans: Plans) -> Iterator[str]:
