@@ -112,6 +112,15 @@ def test_a_model_with_another_tokenizer(made: Path, tmp_path: Path, capsys: pyte
     assert line.endswith(f"run: dataprep tokenize --model {other}")
 
 
+def test_a_model_with_another_chat_template(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Path(shutil.copytree(made / "base", tmp_path / "other"))
+    with (other / "chat_template.jinja").open("a", encoding="utf-8") as file:
+        file.write("{# mended #}")
+    line = refusal(capsys, "run", "--shards", str(made / "cache"), "--model", str(other))
+    assert "its chat template is not the shards' (tokenizer.template_sha256 " in line
+    assert line.endswith(f"run: dataprep tokenize --model {other}")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -64,7 +64,7 @@ def read_shape(files: ModelFiles) -> ModelShape:
 
 
 def check_fits(files: ModelFiles, shape: ModelShape, shards: Shards) -> None:
-    """Raise ModelError where the shards' ids are not this model's: another vocabulary or another tokenizer."""
+    """Raise ModelError where the shards' ids are not this model's: another vocabulary, tokenizer or template."""
     record = shards.manifest.tokenizer
     if record.vocab_size > shape.vocab_size:
         splits = [split for split in (shards.train, shards.val) if split is not None]
@@ -75,24 +75,32 @@ def check_fits(files: ModelFiles, shape: ModelShape, shards: Shards) -> None:
                 f"train the model they were made for ({shards.manifest.model}), or run: "
                 f"dataprep tokenize --model {files.name}"
             )
-    found = tokenizer_hash(files)
-    if found is not None and found != record.sha256:
-        raise ModelError(
-            f"{files.name}: its tokenizer is not the shards' (tokenizer.sha256 {found[:12]}, manifest.json says "
-            f"{record.sha256[:12]}); run: dataprep tokenize --model {files.name}"
-        )
+    for (field, what), found in tokenizer_hashes(files).items():
+        expected = getattr(record, field)
+        if found != expected:
+            raise ModelError(
+                f"{files.name}: its {what} is not the shards' (tokenizer.{field} {found[:12]}, manifest.json says "
+                f"{expected[:12]}); run: dataprep tokenize --model {files.name}"
+            )
 
 
-def tokenizer_hash(files: ModelFiles) -> str | None:
-    """SHA-256 of the canonical JSON of the tokenizer beside the model, or None where there is none."""
+def tokenizer_hashes(files: ModelFiles) -> dict[tuple[str, str], str]:
+    """SHA-256 of the tokenizer's canonical JSON and of the chat template beside the model, as far as they are there.
+
+    Keys are the manifest's field and what it is of.
+    """
     from transformers import AutoTokenizer
 
     if files.gguf is None and not (files.folder / "tokenizer_config.json").is_file():
-        return None
+        return {}
     with told_as_model_error(files):
         tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return None if backend is None else hashlib.sha256(backend.to_str().encode()).hexdigest()
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default")
+    texts = {("sha256", "tokenizer"): backend and backend.to_str(), ("template_sha256", "chat template"): template}
+    return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items() if text}
 
 
 def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) -> tuple[Any, object]:
