@@ -13,7 +13,7 @@ from dataprep.template.checks import all_checks
 from dataprep.template.markers import template_markers
 from dataprep.template.page import page_text
 from dataprep.template.probes import PROBES
-from dataprep.template.proof import FAILED, PROVEN, TURNED_AWAY, UNSUPPORTED, WRONG, Outcome, prove
+from dataprep.template.proof import FAILED, LEFT_OUT, PROVEN, TURNED_AWAY, UNSUPPORTED, WRONG, Outcome, prove
 from dataprep.template.show import template_text
 from dataprep.template.signs import load_signs
 from dataprep.template.subject import Subject, load_subject, load_template
@@ -98,7 +98,14 @@ def test_what_a_template_refuses_is_told_in_its_words():
     refused = "{{ raise_exception('Roles must alternate!') }}"
     assert tried(refused, "plain") == Outcome(kind=UNSUPPORTED, detail="Roles must alternate!")
     assert tried(trl("llama3"), "tools").detail.startswith("message-dropped")
-    assert tried(trl("llama3"), "tools").kind == TURNED_AWAY
+    assert tried(trl("llama3"), "tools").kind == LEFT_OUT
+
+
+def test_only_what_the_rendering_lacks_is_left_out_by_the_template():
+    cutting = CHATML.replace("{{ message.content }}", "{{ message.content[:7] }}")
+    outcome = tried(cutting, "plain")
+    assert (outcome.kind, outcome.detail[:32]) == (LEFT_OUT, "message-dropped: message 1: the ")
+    assert tried(CHATML, "blanks").kind == TURNED_AWAY
 
 
 def test_targets_that_lack_a_messages_text_or_hold_anothers_are_wrong():

@@ -7,7 +7,7 @@ from os.path import commonprefix
 from typing import Any
 
 from dataprep.template.probes import Message, Probe
-from dataprep.template.proof import PROVEN, TURNED_AWAY, UNSUPPORTED, Outcome
+from dataprep.template.proof import LEFT_OUT, PROVEN, TURNED_AWAY, UNSUPPORTED, Outcome
 from dataprep.template.subject import OFFICIAL_ERRORS, Subject
 
 _NAME = "Ottilie"
@@ -43,10 +43,14 @@ def _targets(outcomes: Outcomes) -> Check:
     proven = [name for name, outcome in outcomes.items() if outcome.kind == PROVEN]
     away = {name: outcome for name, outcome in outcomes.items() if outcome.kind == TURNED_AWAY}
     refused = [name for name, outcome in outcomes.items() if outcome.kind == UNSUPPORTED]
-    wrong = {name: outcome for name, outcome in outcomes.items() if name not in (*proven, *away, *refused)}
+    left_out = [name for name, outcome in outcomes.items() if outcome.kind == LEFT_OUT]
+    known = {*proven, *away, *refused, *left_out}
+    wrong = {name: outcome for name, outcome in outcomes.items() if name not in known}
     text = f"{len(proven)} of {len(outcomes)} probes proven: each answer and its end token, nothing else"
     if refused:
         text += f"; the template itself refuses {', '.join(refused)}"
+    if left_out:
+        text += f"; it leaves out a text or calls, and such rows are turned away: {', '.join(left_out)}"
     if away:
         reasons = ", ".join(f"{name} ({outcome.detail.split(':')[0]})" for name, outcome in away.items())
         text += f"; rows like these are turned away, never guessed: {reasons}"
@@ -56,7 +60,8 @@ def _targets(outcomes: Outcomes) -> Check:
     untrained = [name for name in proven if any("isn't trained" in note for note in outcomes[name].notes)]
     if untrained:
         text += f"; earlier answers are shown otherwise and are context only: {', '.join(untrained)}"
-    return Check(name="targets", good=bool(proven) and not away and not wrong and not untrained, text=text)
+    good = bool(proven) and not (away or left_out or wrong or untrained)
+    return Check(name="targets", good=good, text=text)
 
 
 def _prompts(outcomes: Outcomes) -> Check:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from dataprep.core.tokenizer import locate
 from dataprep.template.probes import PROBES
-from dataprep.template.proof import FAILED, PROVEN, TURNED_AWAY, UNSUPPORTED, WRONG, Outcome
+from dataprep.template.proof import FAILED, LEFT_OUT, PROVEN, TURNED_AWAY, UNSUPPORTED, WRONG, Outcome
 from dataprep.template.table import Row, find_templates, try_templates
 from schemas.files import write_text_whole
 
-_SIGNS = {TURNED_AWAY: "away", UNSUPPORTED: "–", WRONG: "**wrong**", FAILED: "**failed**"}
+_SIGNS = {TURNED_AWAY: "away", LEFT_OUT: "left out", UNSUPPORTED: "–", WRONG: "**wrong**", FAILED: "**failed**"}
+_KINDS = (PROVEN, TURNED_AWAY, LEFT_OUT, UNSUPPORTED, WRONG, FAILED)
 _PACKAGES = ("transformers", "tokenizers", "jinja2")
 
 _HEAD = """\
@@ -32,7 +33,8 @@ For each cell the build's own example of a short conversation was held against t
 |---|---|
 | ✓ | proven |
 | ✓* | proven, with a difference that is named below |
-| away | such rows are turned away with a reason, never trained on with a guessed mask |
+| left out | the template doesn't render the tool calls, or a text: such rows are turned away, with this reason |
+| away | such rows can't be proven: they are turned away with a reason, never trained on with a guessed mask |
 | – | unsupported: the template itself refuses such a conversation |
 | **wrong** | a check failed |
 | **failed** | it could not be tried |
@@ -68,6 +70,7 @@ def page_text(rows: list[Row], tokens: str) -> str:
         ("Wrong", _of_kind(WRONG)),
         ("Failed", _of_kind(FAILED)),
         ("Turned away", _of_kind(TURNED_AWAY)),
+        ("Left out by the template", _of_kind(LEFT_OUT)),
         ("Unsupported: what the template says", _of_kind(UNSUPPORTED)),
         ("Named differences", lambda outcome: outcome.notes),
         (
@@ -86,7 +89,7 @@ def _of_kind(kind: str) -> Callable[[Outcome], list[str]]:
 def counts_line(rows: list[Row]) -> str:
     """One line: how many cells are of each kind."""
     kinds = [outcome.kind for row in rows for outcome in row.outcomes.values()]
-    shown = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in (PROVEN, TURNED_AWAY, UNSUPPORTED, WRONG, FAILED))
+    shown = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in _KINDS)
     return f"{len(rows)} templates, {len(kinds):,} cells: {shown}"
 
 
@@ -95,17 +98,19 @@ def _counts(rows: list[Row]) -> Iterator[str]:
     yield ""
     yield counts_line(rows) + "."
     yield ""
-    yield "| probe | proven | of those taken | with a named difference | away | unsupported | wrong, failed |"
-    yield "|---|--:|--:|--:|--:|--:|--:|"
+    names = ("probe", "proven", "of those taken", "with a named difference", *_KINDS[1:4], "wrong, failed")
+    yield f"| {' | '.join(names)} |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for probe in PROBES:
         outcomes = [row.outcomes[probe.name] for row in rows]
         kinds = [outcome.kind for outcome in outcomes]
-        proven, taken = kinds.count(PROVEN), len(rows) - kinds.count(UNSUPPORTED)
+        proven, left_out = kinds.count(PROVEN), kinds.count(LEFT_OUT)
+        taken = len(rows) - left_out - kinds.count(UNSUPPORTED)
         noted = sum(outcome.kind == PROVEN and bool(outcome.notes) for outcome in outcomes)
         share = f"{proven / taken:.0%}" if taken else ""
         yield (
-            f"| {probe.name} | {proven} | {share} | {noted} | {kinds.count(TURNED_AWAY)} | {kinds.count(UNSUPPORTED)} "
-            f"| {kinds.count(WRONG) + kinds.count(FAILED)} |"
+            f"| {probe.name} | {proven} | {share} | {noted} | {kinds.count(TURNED_AWAY)} | {left_out} "
+            f"| {kinds.count(UNSUPPORTED)} | {kinds.count(WRONG) + kinds.count(FAILED)} |"
         )
 
 
