@@ -232,10 +232,12 @@ def check(num_steps: int, seq_len: int, ranks: Ranks) -> None:
     model.load_state_dict(start)
     reference = runs["float32"] = separate(model, packs, config, num_steps)
     for name, run in runs.items():
-        far = [max(abs(a[i] - b[i]) / b[i] for a, b in zip(run, reference, strict=True)) for i in (0, 1)]
-        print(
-            f"{name}: loss {run[0][0]:.5f} -> {run[-1][0]:.5f}, off by {far[0]:.2%} loss, {far[1]:.2%} norm", flush=True
-        )
+        print(f"{name}: loss {run[0][0]:.5f} -> {run[-1][0]:.5f}; off in loss, norm by", end=" ")
+        for last in sorted({min(10, num_steps), min(30, num_steps), num_steps}):
+            pairs = list(zip(run[:last], reference[:last], strict=True))
+            far = [max(abs(a[i] - b[i]) / b[i] for a, b in pairs) for i in (0, 1)]
+            print(f"{far[0]:.2%}, {far[1]:.2%} over {last} steps", end="; ", flush=True)
+        print(f"norms {reference[0][1]:.2f} -> {reference[-1][1]:.2f}", flush=True)
     print("same losses twice:", runs["FA4"] == runs["FA4 again"], flush=True)
 
 

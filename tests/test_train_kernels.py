@@ -12,6 +12,7 @@ from train import kernels
 from train.attention import register_packed_attention
 from train.kernels import check_isolation, choose_kernels, probe
 from train.loss import LinearCrossEntropy, fuse_head, head_of, losses_and_gradients, summed_loss
+from train.model import checkpoint_layers, decoder_layers
 
 CPU = torch.device("cpu")
 
@@ -102,3 +103,19 @@ def test_layers_that_do_not_compile_train_as_they_are(model_dir: Path, monkeypat
 def test_nothing_is_compiled_on_a_cpu(model_dir: Path) -> None:
     chosen = choose_kernels(tiny(model_dir), "sdpa", 300, CPU)
     assert (chosen.layers, chosen.head) == ("as transformers has them", "apart from the loss")
+
+
+@pytest.mark.parametrize("count", [1, 2, -1])
+def test_layers_computed_twice_leave_loss_and_gradients_as_they_were(model_dir: Path, count: int) -> None:
+    kept, twice = tiny(model_dir), tiny(model_dir)
+    checkpoint_layers(twice, count)
+    runs = [0] * 2
+    for index, layer in enumerate(decoder_layers(twice)):
+        layer.mlp.register_forward_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
+    losses = [summed_loss(model, probe(300, CPU)) for model in (kept, twice)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0].item() == losses[1].item()
+    assert runs == {1: [2, 1], 2: [2, 2], -1: [2, 2]}[count]
+    for one, other in zip(kept.parameters(), twice.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)

@@ -15,6 +15,7 @@ MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.25, 0.88
 PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul nor attention
 EAGER_PASSES = 9.0  # where layers are not compiled
 OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
+LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
 HOST_LINK, HOST_PARAMETERS = 25e9, 1.5e9  # bytes/s to CPU memory, and parameters/s that AdamW moves there
 
 
@@ -64,7 +65,9 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     moving = OPTIMIZER_BYTES * parameters / ranks / bandwidth
     if config.offload_optimizer:
         moving = parameters / ranks * (4 / HOST_LINK + 1 / HOST_PARAMETERS)
-    return (matmul + attention + rest * (1 + again / 3)) / ranks + adding + moving + _link_seconds(config, shape, gpu)
+    computing = (matmul + attention + rest * (1 + again / 3)) / ranks
+    launching = LAUNCH_S * shape.num_layers * config.num_micro_steps  # a short micro-batch waits for Python
+    return max(computing, launching) + adding + moving + _link_seconds(config, shape, gpu)
 
 
 def _link_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu) -> float:

@@ -74,7 +74,7 @@ def parse_gpus(text: str) -> tuple[int, Gpu]:
     match = re.fullmatch(r"(?:(\d+) *[x×*] *)?(.+?)(?:[ _-]+(\d+(?:\.\d+)?) *G(?:I?B)?)?", text.strip(), re.IGNORECASE)
     assert match is not None
     count, name, gib = int(match[1] or 1), match[2], match[3]
-    gpu = gpu_of_name(text if gib else name)
+    gpu = gpu_of_name(f"{name}-{gib}G" if gib else name)
     if gpu is None and gib:
         gpu = gpu_of_name(name, round(float(gib) * 0.97 * GIB))
     if gpu is None or count < 1:

@@ -21,7 +21,7 @@ PROBE_TOKENS = 137
 PROBE_TARGETS = 24  # of each of the two examples
 AS_THEY_ARE = "as transformers has them"
 APART = "apart from the loss"
-FLASH4 = "pip install flash-attn-4 'nvidia-cutlass-dsl[cu13]'"
+FLASH4 = "pip install 'sftpack[gpu]'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,7 +47,8 @@ def predicted_memory(config: RunConfig, shape: ModelShape) -> Memory:
     kept: float = tokens * (layer * (shape.num_layers - again) + boundary * again)
     recomputed: float = tokens * (boundary * again + 1.6 * layer) - logits if again == shape.num_layers else 0
     buffers = WORKSPACE + 2 * BUCKET + head / (config.num_ranks if config.zero == 3 else 1)
-    copied = 6 * min(shape.num_parameters, GROUP_PARAMETERS) / config.num_ranks
+    # all gradients copied side by side, or one group's on their way to the optimizer
+    copied = max(gradients, 6 * min(shape.num_parameters, GROUP_PARAMETERS)) / config.num_ranks
     in_step = 0.0 if config.offload_optimizer else copied + WORKSPACE
     working: float = max(kept, recomputed)
     if working + logits + buffers < in_step:

@@ -121,7 +121,9 @@ def checkpoint_layers(model: Any, count: int) -> None:
     The first, for they are the last of the backward pass: by then nothing is kept of the others.
     """
     if count:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5.23 gave it another name
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         for layer in decoder_layers(model)[count:] if count > 0 else []:
             layer.gradient_checkpointing = False  # type: ignore[assignment]
 
