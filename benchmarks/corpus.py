@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"\d+")
 def make_corpus(inputs: list[str], out: Path, count: int, seed: int = 0) -> dict[str, float]:
     """Write `count` conversations of 2 to 8 exchanges to `out`; returns type/token statistics beside the source's."""
     chance = random.Random(seed)
-    pools = _sentence_pools(inputs)
+    pools = sentence_pools(inputs)
     words: dict[str, int] = defaultdict(int)
     with out.open("w", encoding="utf-8") as file:
         for number in range(count):
@@ -54,7 +54,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-zA-Z]+|[\u4e00-\u9fff]{1,2}|\d+", text)
 
 
-def _sentence_pools(inputs: list[str]) -> list[dict[str, list[str]]]:
+def sentence_pools(inputs: list[str]) -> list[dict[str, list[str]]]:
     """Sentences by role, of conversations mostly Chinese and of the others."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = normalize_corpus(inputs, Path(folder), workers=1)

@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     _add_tokenize(commands, raw)
     _add_inspect(commands, raw)
     _add_verify(commands, raw)
+    _add_explain(commands, raw)
+    _add_gc(commands, raw)
     _add_report(commands, raw)
     _add_template(commands, raw)
     return top
@@ -121,6 +123,14 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
     )
     command.add_argument(
+        "--pack",
+        choices=("best-fit", "sequential", "none"),
+        default="best-fit",
+        metavar="best-fit|sequential|none",
+        help="fewest packs, mixed, about even in what attention costs; conversations in their order; or one example a "
+        "pack (default: best-fit)",
+    )
+    command.add_argument(
         "--val-fraction",
         type=float,
         default=0.0,
@@ -131,12 +141,18 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
     )
     command.add_argument(
-        "--recipe", type=_path, metavar="FILE.toml", help="weights and caps by source; never tokenises anew"
+        "--recipe", type=_path, metavar="FILE.toml", help="by source: weights and caps, and what to train on"
     )
     command.add_argument(
         "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"
     )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS, sharing CACHE"
+    )
+    command.add_argument(
+        "--shard", metavar="I/N", help="tokenise one of N parts, as a job of its own; packing is left to a later run"
+    )
 
 
 def _add_targets(command: argparse.ArgumentParser) -> None:
@@ -151,10 +167,10 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--train-on",
-        choices=("assistant", "tool-calls", "all"),
+        choices=("assistant", "last", "tool-calls", "all"),
         default="assistant",
-        metavar="assistant|tool-calls|all",
-        help="answers, only those with tool calls, or all text (default: assistant)",
+        metavar="assistant|last|tool-calls|all",
+        help="answers, the last alone, only those with tool calls, or all text (default: assistant)",
     )
     command.add_argument(
         "--thinking",
@@ -213,6 +229,31 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         "(datasets folder, .arrow, .parquet, .jsonl); say what its masks do to training",
     )
     command.add_argument("--tokenizer", metavar="M", help="the model that --dataset was tokenised for")
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "explain",
+        help="what each artefact was made from, and what a run would use again",
+        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from, and "
+        "why the next run would or wouldn't use them again.",
+        epilog="example: dataprep explain cache/",
+        formatter_class=raw,
+    )
+    _add_cache(command)
+
+
+def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:
+    command = commands.add_parser(
+        "gc",
+        help="remove what nothing in a cache refers to",
+        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use, and\n"
+        "what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
+        epilog="example: dataprep gc cache/ --yes",
+        formatter_class=raw,
+    )
+    _add_cache(command)
+    command.add_argument("--yes", action="store_true", help="remove without asking")
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw: _Raw) -> None:

@@ -4,12 +4,14 @@ import argparse
 import io
 import os
 import re
+import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from dataprep import start
 from dataprep.arguments import parser
 from schemas.errors import InputError, SftpackError
 
@@ -21,10 +23,10 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 when done, 1 after what the user can mend, 2 for wrong usage, 130 when interrupted."""
-    _open_standard_streams()
-    arguments = _told_apart(argv)
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
     try:
+        _open_standard_streams()
+        arguments = _told_apart(argv)
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
         return _COMMANDS[arguments.command](arguments)
     except SftpackError as error:
         _complain(str(error))
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         _complain("out of memory; give it more, or run it with --workers 1")
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one line, however often it is asked
+        _complain(start.INTERRUPTED)
         return 130
 
 
@@ -136,6 +139,7 @@ def _roles(texts: list[str]) -> dict[str, str]:
 
 def _tokenize(arguments: argparse.Namespace) -> int:
     from dataprep.tokenize.options import parsed_arguments
+    from dataprep.tokenize.part import parsed_part, part_summary, tokenize_part
     from dataprep.tokenize.recipe import agreed_seed, read_recipe
     from dataprep.tokenize.run import tokenize_corpus
     from dataprep.tokenize.summary import tokenize_summary
@@ -148,6 +152,7 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     options = PackOptions(
         seq_len=_checked(arguments.seq_len >= 8, arguments.seq_len, "--seq-len", "8 or more"),
         overflow=arguments.overflow,
+        pack=arguments.pack,
         val_fraction=_checked(0 <= arguments.val_fraction < 1, arguments.val_fraction, "--val-fraction", "in [0, 1)"),
         val_sources=sorted(set(arguments.val_source)),
         seed=agreed_seed(recipe, arguments.seed),
@@ -162,7 +167,14 @@ def _tokenize(arguments: argparse.Namespace) -> int:
         template_args=parsed_arguments(arguments.template_arg),
         control_tokens=arguments.control_tokens,
     )
-    built = tokenize_corpus(arguments.cache, arguments.model, options, workers, recipe, token_options)
+    cache, model, engine = arguments.cache, arguments.model, arguments.engine
+    if arguments.shard is not None:
+        if engine != "local":
+            raise InputError("--shard makes a part without a cluster, --engine ray shares out by itself; leave one out")
+        made = tokenize_part(cache, model, parsed_part(arguments.shard), workers, recipe, token_options)
+        print(part_summary(made, time.monotonic() - started))
+        return 0
+    built = tokenize_corpus(cache, model, options, workers, recipe, token_options, engine)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
 
@@ -191,13 +203,33 @@ def _verify(arguments: argparse.Namespace) -> int:
         from dataprep.verify.dataset import verify_dataset
 
         findings = verify_dataset(arguments.dataset, arguments.tokenizer)
-        print(findings.text())
+        print(findings.text(sys.stdout.isatty() and "NO_COLOR" not in os.environ))
         return 0 if findings.sound else 1
     from dataprep.verify.cache import verify_cache
 
     report = verify_cache(arguments.cache, arguments.sample)
     print(report.text())
     return 0 if report.sound else 1
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from dataprep.explain.run import explain_cache
+
+    _show(explain_cache(arguments.cache))
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    from dataprep.gc.run import collect_garbage
+
+    def may_remove() -> bool:
+        if arguments.yes or not sys.stdin.isatty():
+            return bool(arguments.yes)
+        return input("remove them? [y/N] ").strip().lower() in ("y", "yes")
+
+    if collect_garbage(arguments.cache, _show, may_remove):
+        _show("nothing was removed; --yes removes them")
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -232,10 +264,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tokenize": _tokenize,
     "inspect": _inspect,
     "verify": _verify,
+    "explain": _explain,
+    "gc": _gc,
     "report": _report,
     "template": _template,
 }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start.main())

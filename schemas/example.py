@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-EXAMPLES_VERSION = 2  # part of every fingerprint: a change of what the columns hold begins anew
+EXAMPLES_FORMAT = "sftpack.examples"
+EXAMPLES_VERSION = 3  # part of every fingerprint: a change of what the columns hold begins anew
 
 _COUNTS = pa.map_(pa.string(), pa.int32())
 

@@ -1,5 +1,6 @@
 """Manifests: what a folder of artefacts holds and what it was made from. Written last; read strictly. Specs: *.md."""
 
+import json
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -9,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
 from schemas.errors import CacheError
-from schemas.files import write_text_whole
+from schemas.example import EXAMPLES_FORMAT, EXAMPLES_VERSION
+from schemas.files import seal_holds, sealed, write_text_whole
 
 SHARDS_FORMAT = "sftpack.shards"
 SHARDS_VERSION = 3
@@ -96,6 +98,7 @@ class TokenizerRecord:
     eos_token_id: int | None
     pad_token_id: int | None
     encoder: str  # which program made the ids, its version, and the probes it agreed with Hugging Face's on
+    files: dict[str, str] = field(default_factory=dict)  # of the folder: name -> SHA-256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -104,6 +107,7 @@ class PackOptions:
 
     seq_len: int
     overflow: str  # cut | drop | split
+    pack: str = "best-fit"  # best-fit | sequential | none
     val_fraction: float  # held out by a hash of content
     val_sources: list[str] = field(default_factory=list)  # held out as a whole; sorted
     seed: int
@@ -114,10 +118,19 @@ class TokenOptions:
     """What decides ids and masks, beside the conversations and the model."""
 
     turns: str = "whole"  # whole | last | exact
-    train_on: str = "assistant"  # assistant | tool-calls | all
+    train_on: str = "assistant"  # assistant | last | tool-calls | all
     thinking: str = "keep"  # keep | drop | only
     template_args: dict[str, Any] = field(default_factory=dict)  # given to the chat template, beside the messages
     control_tokens: str = "text"  # text | turn-away | allow: what a control token's string in a message becomes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TargetRules:
+    """What of one source is trained on; fields are those of TokenOptions."""
+
+    turns: str
+    train_on: str
+    thinking: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -207,11 +220,26 @@ class ShardsManifest:
     splits: dict[str, list[ShardRecord]]  # "train", and "val" where one was split off
     by_source: dict[str, dict[str, SourceCounts]]  # of each split, of each source that gives something to it
     quarantine: Artefact
+    targets: dict[str, TargetRules] = field(default_factory=dict)  # of the sources that token_options don't decide
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ExamplesManifest:
+    """tokens/<fingerprint>/manifest.json: what decided the ids and masks in it, beside the conversations."""
+
+    format: str
+    version: int
+    model: str  # as given to --model, by the run that began the folder
+    tokenizer_sha256: str
+    template_sha256: str
+    special_tokens: dict[str, str]
+    token_options: TokenOptions
+    fingerprint: str  # of all this but the model; the folder is named by its first 16 digits
 
 
 def write_manifest(path: Path, manifest: Any) -> None:
-    """Write a manifest as indented JSON, whole or not at all."""
-    write_text_whole(path, TypeAdapter(type(manifest)).dump_json(manifest, indent=2).decode() + "\n")
+    """Write a manifest as indented JSON, sealed by a checksum, whole or not at all."""
+    write_text_whole(path, sealed(TypeAdapter(type(manifest)).dump_json(manifest, indent=2).decode()))
 
 
 def read_conversations_manifest(folder: Path) -> ConversationsManifest:
@@ -230,6 +258,11 @@ def read_shards_manifest(folder: Path) -> ShardsManifest:
     return _read(path, ShardsManifest, SHARDS_FORMAT, SHARDS_VERSION, "dataprep tokenize")
 
 
+def read_examples_manifest(folder: Path) -> ExamplesManifest:
+    """Read `folder`/manifest.json. Raises CacheError when it is missing, damaged or of another version."""
+    return _read(folder / "manifest.json", ExamplesManifest, EXAMPLES_FORMAT, EXAMPLES_VERSION, "dataprep tokenize")
+
+
 def _read(path: Path, kind: type[Manifest], name: str, version: int, command: str) -> Manifest:
     try:
         text = path.read_bytes()
@@ -238,14 +271,18 @@ def _read(path: Path, kind: type[Manifest], name: str, version: int, command: st
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise CacheError(f"{path}: not a JSON object; the file is damaged, run `{command}` again") from error
+    checksum = head.pop("checksum", None)
     for key, expected in (("format", name), ("version", version)):
         if head.get(key) != expected:
             raise CacheError(
                 f"{path}: {key} is {head.get(key)!r}, this version reads {expected!r}; run `{command}` again"
             )
     try:
-        return TypeAdapter(kind).validate_json(text)
+        manifest = TypeAdapter(kind).validate_json(json.dumps(head))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CacheError(f"{path}: field {where}: {first['msg']}; run `{command}` again") from error
+    if not seal_holds(text, checksum):
+        raise CacheError(f"{path}: its checksum is not its own, so it was changed or is damaged; run `{command}` again")
+    return manifest

@@ -114,9 +114,9 @@ def test_without_such_strings_every_option_gives_the_same_ids(tiny_tokenizer_dir
 
 def test_added_tokens_that_are_no_control_tokens_stay_what_they_are(tokenizer_dir):
     text = "<|im_start|>a<|im_end|><think>b</think><|im_end|>"
-    only = TextOnly((tokenizer_dir / "tokenizer.json").read_text(encoding="utf-8"), CONTROLS)
+    only = TextOnly((tokenizer_dir / "tokenizer.json").read_text(encoding="utf-8"))
     spans = [found.span() for found in controls_pattern(CONTROLS).finditer(text)]
-    pieced = only.encode(text, [spans[0], spans[2]])
+    pieced = only.encode(text, [spans[0], spans[2]], CONTROLS)
     hf = AutoTokenizer.from_pretrained(tokenizer_dir)
     tokens = [hf.decode([number]) for number in pieced.ids.tolist()]
     assert "".join(tokens) == text
@@ -151,12 +151,13 @@ def word_tokenizer(prepend: str) -> str:
     return tokenizer.to_str()
 
 
-def test_a_tokenizer_that_puts_a_blank_before_the_first_word_only_cannot_be_shown_and_is_refused():
+def test_a_tokenizer_may_put_a_blank_before_the_first_word_only_or_never():
     text, controls = "<s>how</s> do<s>they", [(0, 3), (13, 16)]
-    assert OffsetEncoder(word_tokenizer("first")).encode_as_text(text, controls, ["<s>", "</s>"]) is None
-    encoding = OffsetEncoder(word_tokenizer("never")).encode_as_text(text, controls, ["<s>", "</s>"])
-    tokenizer = Tokenizer.from_str(word_tokenizer("never"))
-    assert [tokenizer.id_to_token(number) for number in encoding.ids.tolist() if number in (1, 2)] == ["<s>", "<s>"]
+    for prepend in ("first", "never"):
+        encoding = OffsetEncoder(word_tokenizer(prepend)).encode_as_text(text, controls, ["<s>", "</s>"])
+        tokenizer = Tokenizer.from_str(word_tokenizer(prepend))
+        tokens = [tokenizer.id_to_token(number) for number in encoding.ids.tolist()]
+        assert (tokens[0], tokens.count("<s>"), "</s>" in tokens) == ("<s>", 2, False)
 
 
 def test_a_tokenizer_that_changes_texts_cannot_be_shown_and_is_refused():

@@ -15,8 +15,9 @@ from dataprep.cli import main
 from dataprep.core.shards import all_packs
 from dataprep.normalize.choices import Choices
 from dataprep.normalize.run import normalize_corpus
+from dataprep.stages.best_fit import best_fit_decreasing
 from dataprep.stages.mixture import num_copies
-from dataprep.stages.pack import best_fit_decreasing, mixed, pack_examples
+from dataprep.stages.pack import mixed, pack_examples
 from dataprep.tokenize.recipe import agreed_seed, read_recipe, settle
 from dataprep.tokenize.run import Built, tokenize_corpus
 from dataprep.tokenize.summary import tokenize_summary
@@ -24,6 +25,7 @@ from dataprep.verify.cache import verify_cache
 from schemas.errors import InputError
 from schemas.manifest import PackOptions, SourceMix
 
+FIELDS = "weight, max_conversations, max_tokens, train_on, turns, thinking"
 OPTIONS = PackOptions(seq_len=256, overflow="cut", val_fraction=0.0, val_sources=[], seed=0)
 
 
@@ -239,6 +241,7 @@ def test_verify_finds_copies_that_the_manifest_does_not_count(cache, tiny_tokeni
     manifest["ledger"]["tokens"]["repeated"] -= 5
     manifest["ledger"]["tokens"]["tokens"] += 5
     manifest["by_source"]["train"]["garden"]["conversations"] = 41
+    manifest.pop("checksum", None)
     path.write_text(json.dumps(manifest))
     problems = [problem.split(": ", 1)[1] for problem in verify_cache(cache, None).problems]
     assert problems == [
@@ -283,12 +286,11 @@ def read_recipe_text(text: str, folder: Path | None = None):
         ("sources.weight = 3", "sources.weight = 3: expected a table such as [sources.NAME] with weight = 1.0"),
         ("default = 3", "default = 3: expected a table such as [default] with weight = 1.0"),
         ("source.a.weight = 1", "source: unknown; expected one of seed, sources, default"),
-        ("sources.a.wieght = 1", "sources.a.wieght: unknown; expected one of weight, max_conversations, max_tokens"),
-        ("default.when = 2020-01-01", "default.when: unknown; expected one of weight, max_conversations, max_tokens"),
+        ("sources.a.wieght = 1", f"sources.a.wieght: unknown; expected one of {FIELDS}"),
+        ("default.when = 2020-01-01", f"default.when: unknown; expected one of {FIELDS}"),
         (
             "[sources.chats.v2]\nweight = 2",
-            "sources.chats.v2: unknown; expected one of weight, max_conversations, max_tokens; a name with dots is "
-            'quoted: [sources."chats.v2"]',
+            f'sources.chats.v2: unknown; expected one of {FIELDS}; a name with dots is quoted: [sources."chats.v2"]',
         ),
         ("[sources", "not TOML: "),
     ],

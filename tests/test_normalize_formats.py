@@ -86,7 +86,13 @@ def test_reasoning_is_kept_apart() -> None:
 
 @pytest.mark.parametrize(
     ("flag", "train"),
-    [({"weight": 0}, False), ({"weight": 1}, True), ({"train": False}, False), ({"loss": True}, True)],
+    [
+        ({"weight": 0}, False),
+        ({"weight": 1}, True),
+        ({"train": False}, False),
+        ({"loss": True}, True),
+        ({"training": False}, False),
+    ],
 )
 def test_a_message_may_say_whether_it_is_trained_on(flag: dict[str, object], train: bool) -> None:
     row = {"messages": [{"role": "assistant", "content": "Hi", **flag}]}

@@ -1,4 +1,3 @@
-import fcntl
 import os
 import signal
 import subprocess
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dataprep.core.lock import locked
 from dataprep.normalize.run import normalize_corpus
 from dataprep.normalize.unchanged import Unchanged
 from dataprep.stages.inputs import find_files
@@ -29,13 +29,12 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_run_at_once_is_refused_by_the_number_of_the_first(tmp_path):
-    folder = tmp_path / "cache" / "conversations"
-    folder.mkdir(parents=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(CacheError, match=rf"another run \(process {os.getpid()}\) is writing to it"):
+    (tmp_path / "cache").mkdir()
+    with (
+        locked(tmp_path / "cache"),
+        pytest.raises(CacheError, match=rf"another run \(process {os.getpid()}\) is writing to it"),
+    ):
         normalize_corpus([str(raw_file(tmp_path))], tmp_path / "cache")
-    os.close(descriptor)
     assert normalize_corpus([str(raw_file(tmp_path))], tmp_path / "cache").kept == 3
 
 

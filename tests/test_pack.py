@@ -3,7 +3,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.stages.pack import best_fit_decreasing, fit, mixed, pack_examples
+from dataprep.stages.best_fit import best_fit, best_fit_decreasing
+from dataprep.stages.pack import Packing, fit, mixed, pack_examples
+
+PACKS = ("best-fit", "sequential", "none")
+
+
+def chat_like(count: int) -> np.ndarray:
+    drawn = np.random.default_rng(0).lognormal(np.log(640) - 0.32, 0.8, count)
+    return np.clip(np.round(drawn), 8, 4_096).astype(np.int64)
+
+
+def pack(lengths: list[int], copies: list[int], how: str) -> Packing:
+    keys = np.zeros(len(lengths), dtype=np.uint64)
+    return pack_examples(np.array(lengths), keys, np.array(copies), 10, 0, how)
 
 
 def one_by_one(lengths: list[int], capacity: int) -> list[int]:
@@ -31,16 +44,63 @@ def test_grouped_packing_fills_bins_as_one_by_one_does(lengths, capacity):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 64), max_size=200), st.integers(0, 5))
-def test_every_example_is_in_exactly_one_pack(lengths, seed):
+@given(st.lists(st.integers(1, 64), max_size=200), st.integers(0, 5), st.sampled_from(PACKS))
+def test_every_example_is_in_exactly_one_pack(lengths, seed, pack):
     keys = mixed(np.arange(len(lengths), dtype=np.uint64), 1)
-    packing = pack_examples(np.array(lengths, dtype=np.int64), keys, np.zeros(len(lengths), dtype=np.int64), 64, seed)
+    once = np.zeros(len(lengths), dtype=np.int64)
+    packing = pack_examples(np.array(lengths, dtype=np.int64), keys, once, 64, seed, pack)
     assert sorted(packing.order.tolist()) == list(range(len(lengths)))
-    sizes = [
-        sum(lengths[i] for i in packing.order[a:b])
-        for a, b in zip(packing.pack_bounds[:-1], packing.pack_bounds[1:], strict=True)
-    ]
-    assert all(0 < size <= 64 for size in sizes)
+    assert packing.pack_bounds.tolist()[0] == 0
+    assert packing.pack_bounds.tolist()[-1] == len(lengths)
+    assert all(
+        0 < size <= 64 for size in np.diff(np.cumsum([0, *np.array(lengths)[packing.order]])[packing.pack_bounds])
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=150), st.integers(40, 90), st.integers(1, 3))
+def test_even_packs_hold_every_item_once_and_never_a_copy_beside_its_like(lengths, capacity, times):
+    tiled, copies = np.tile(np.array(lengths, dtype=np.int64), times), np.repeat(np.arange(times), len(lengths))
+    bins, num_bins = best_fit(tiled, capacity, copies)
+    assert np.unique(bins).tolist() == list(range(num_bins))
+    assert np.bincount(bins, weights=tiled).max() <= capacity
+    assert all(len(set(own)) == times for own in bins.reshape(times, -1).T.tolist())
+    assert num_bins <= 1.001 * (best_fit_decreasing(tiled, capacity, copies).max() + 1)
+
+
+def test_packs_are_full_and_about_even_in_what_attention_costs():
+    lengths = chat_like(30_000)
+    bins, num_bins = best_fit(lengths, 8_192)
+    cost = np.bincount(bins, weights=lengths**2)
+    tight = np.bincount(best_fit_decreasing(lengths, 8_192), weights=lengths**2)
+    assert lengths.sum() / (num_bins * 8_192) > 0.999
+    assert np.percentile(cost, 95) / np.percentile(cost, 5) < 2.5
+    assert np.percentile(tight, 95) / np.percentile(tight, 5) > 10
+
+
+def test_what_stands_in_one_pack_comes_from_all_over_the_corpus():
+    lengths = chat_like(30_000)
+    keys = mixed(np.arange(len(lengths), dtype=np.uint64), 0)
+    packing = pack_examples(lengths, keys, np.zeros(len(lengths), dtype=np.int64), 4_096, 0)
+    pack = np.repeat(np.arange(len(packing.pack_bounds) - 1), np.diff(packing.pack_bounds))
+    apart = np.abs(np.diff(packing.order))[np.diff(pack) == 0] / len(lengths)
+    assert 0.27 < np.median(apart) < 0.31  # of two places drawn at random: 1 - sqrt(1/2) = 0.293
+    assert np.mean(apart < 0.01) < 0.025  # 0.0199
+
+
+def test_sequential_packs_keep_the_order_and_begin_anew_where_the_next_does_not_fit():
+    packing = pack(lengths=[4, 3, 3, 9, 1, 10], copies=[0, 0, 0, 0, 0, 0], how="sequential")
+    assert (packing.order.tolist(), packing.pack_bounds.tolist()) == ([0, 1, 2, 3, 4, 5], [0, 3, 5, 6])
+
+
+def test_second_copies_come_behind_all_first_ones_where_the_order_is_kept():
+    packing = pack(lengths=[4, 4, 3, 3], copies=[0, 1, 0, 1], how="sequential")
+    assert (packing.order.tolist(), packing.pack_bounds.tolist()) == ([0, 2, 1, 3], [0, 2, 4])
+
+
+def test_without_packing_each_example_is_a_pack():
+    packing = pack(lengths=[4, 3, 3], copies=[0, 0, 0], how="none")
+    assert (packing.order.tolist(), packing.pack_bounds.tolist()) == ([0, 1, 2], [0, 1, 2, 3])
 
 
 def test_scrambled_keys_are_the_published_splitmix64():

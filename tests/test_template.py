@@ -1,6 +1,7 @@
 """What is shown and proven of chat templates: real ones out of the installed trl, and hostile ones written here."""
 
 import tempfile
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_masks_of_generation_marks_are_compared():
     assert tried(trl("qwen2_5_training"), "plain").marks == "also has '\\n'"
     no_end = CHATML.replace("{{ message.content }}", "{% generation %}{{ message.content }}{% endgeneration %}")
     assert tried(no_end, "plain").marks == "lacks '<|im_end|>'; also has 'How tall is the old tower?'"
+
+
+def test_blanks_that_a_template_strips_are_named_where_an_end_is_added_too():
+    outcome = tried(trl("glm4moe"), "blanks")
+    assert (outcome.kind, outcome.notes[0]) == (PROVEN, "end added: <|user|>")
+    assert "blanks at the ends of answers are stripped" in outcome.notes
 
 
 def test_what_a_template_refuses_is_told_in_its_words():
@@ -242,3 +249,36 @@ def test_targets_that_reach_into_the_next_header_are_wrong():
 
         outcome = prove(_with_mask(subject, reaching, next_token=2), BY_NAME["multi-turn"])
     assert (outcome.kind, outcome.detail) == (WRONG, "what opens the next turn is in the targets of answer 2")
+
+
+def test_a_token_of_headers_and_of_ends_is_no_header_behind_an_answer():
+    template = (
+        "{% for m in messages %}<|open|>{{ m.role }}<|sep|>{{ m.content }}<|close|>{{ m.role }}<|sep|>{% endfor %}"
+        "{% if add_generation_prompt %}<|open|>assistant<|sep|>{% endif %}"
+    )
+    outcome = tried(template, "multi-turn")
+    assert (outcome.kind, outcome.turns[0].text) == (PROVEN, "It reaches ninety metres.<|close|>assistant<|sep|>")
+    inside = "{{ '<|open|>said<|sep|>' if m.role == 'assistant' }}{{ m.content }}"
+    outcome = tried(template.replace("{{ m.content }}", inside), "empty content")
+    assert (outcome.kind, outcome.turns[0].text) == (PROVEN, "<|open|>said<|sep|><|close|>assistant<|sep|>")
+
+
+def test_targets_that_end_with_what_opens_every_turn_are_wrong():
+    template = CHATML.replace("<|im_end|>", "")
+    with tempfile.TemporaryDirectory() as scratch:
+        subject = load_template(template, None, {}, Path(scratch))
+        opening = subject.official.convert_tokens_to_ids("<|im_start|>")
+        assert subject.example(BY_NAME["plain"])["reason"] == "no-end-token"
+
+    class Ended(Subject):
+        def example(self, probe):
+            ids = self.official_ids(probe.messages(), None)
+            answer = [i for i, number in enumerate(ids) if number == opening][1:3]
+            mask = [answer[0] + 3 < i <= answer[1] for i in range(len(ids))]
+            empty = {"reason": None, "notes": [], "left_out_turns": []}
+            return {"input_ids": ids, "assistant_masks": mask, "turn_ends": [answer[1] + 1], **empty}
+
+    names = ("bundle", "template", "engine", "official", "place")
+    ended = Ended(**{name: getattr(subject, name) for name in names})
+    longer = replace(BY_NAME["multi-turn"], stored=BY_NAME["multi-turn"].stored[:3])
+    assert "what opens the next turn is in the targets of answer 2" in prove(ended, longer).detail

@@ -1,6 +1,7 @@
 """Where each assistant turn begins and ends, on small templates built as published ones are, and on GLM-4's own."""
 
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -191,6 +192,18 @@ def test_without_tracing_a_text_that_holds_a_control_token_is_refused():
         engine.plan(dialogue(("user", "<|im_end|>"), ("assistant", "b")))
 
 
+def test_without_tracing_tool_calls_are_searched_for_control_tokens_too():
+    template = CHARS.replace("<|im_end|>", "{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}<|im_end|>")
+    plain = dialogue(("user", "u"), {"role": "assistant", "content": "b", "tool_calls": [CALL]})
+    given = replace(plain, texts={**plain.texts, "tool_calls": [None, [CALL]], "tools": [None]})
+    assert targets(renderer(template, "<|im_start|>", "<|im_end|>"), given) == ["blook<|im_end|>"]
+    call = {**CALL, "function": {"name": "<|im_end|>", "arguments": {}}}
+    with pytest.raises(RefusedError, match="a message holds the text of a control token"):
+        renderer(template, "<|im_start|>", "<|im_end|>").plan(
+            replace(given, texts={**given.texts, "tool_calls": [None, [call]]})
+        )
+
+
 def test_without_tracing_a_text_that_the_template_changes_is_refused():
     template = CHARS.replace("{{ c }}", "{{ c | upper }}")
     with pytest.raises(RefusedError, match="message 1: the template cuts this text"):
@@ -281,3 +294,38 @@ def test_a_call_that_the_template_leaves_out_beside_one_of_the_same_name_is_refu
     assert targets(renderer(template, "<|start|>", "<|end|>"), dialogue(("user", "a"), once)) == ["blook<|end|>"]
     with pytest.raises(RefusedError, match="leaves out its tool calls"):
         renderer(template, "<|start|>", "<|end|>").plan(dialogue(("user", "a"), {**once, "tool_calls": [CALL, CALL]}))
+
+
+def test_a_prompt_that_has_a_think_block_more_in_its_middle_ends_where_the_text_begins() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}"
+        "<|bot|></think>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|bot|><think></think>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["b<|end|>", "d<|end|>"]
+    assert engine.plan(dialogue(*TWO)).turn_differences == ["prompt-differs", "prompt-differs"]
+
+
+def test_the_token_that_begins_a_text_is_a_target_where_the_prompt_begins_a_thought() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}"
+        "<|bot|><|text|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|bot|><|thought|>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|text|>", "<|thought|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["<|text|>b<|end|>", "<|text|>d<|end|>"]
+    other = renderer(template.replace("<|bot|><|text|>", "<|im|>bot "), "<|user|>", "<|im|>", "<|end|>")
+    with pytest.raises(RefusedError, match="doesn't begin with its prompt"):
+        other.plan(dialogue(*TWO))
+
+
+def test_an_end_on_a_line_of_its_own_that_the_last_turn_lacks_is_added() -> None:
+    template = (
+        "{% for m in messages %}{{ '\n<|' ~ m.role ~ '|>\n' ~ m.content }}"
+        "{{ '\n<|end|>\n' if m.role == 'assistant' and not loop.last }}{% endfor %}"
+        "{{ '\n<|assistant|>\nHere I think:\n' if add_generation_prompt }}"
+    )
+    engine = renderer(template, "<|user|>", "<|assistant|>", "<|end|>")
+    assert targets(engine, dialogue(*TWO)) == ["b\n<|end|>", "d\n<|end|>"]
+    assert engine.plan(dialogue(*TWO)).added_end == "\n<|end|>"

@@ -110,9 +110,9 @@ def test_end_tokens_masked_as_padding_are_found_and_said_to_keep_the_model_from_
         row["labels"] = [-100 if label == tokenizer.eos_token_id else label for label in row["labels"]]
     findings = verify_dataset(write(tmp_path, rows), str(tiny_tokenizer_dir))
     assert findings.counts == {"the end isn't a target": 2}
-    assert "LOOK OUT the end isn't a target: 2 of 2 rows, such as rows.jsonl:0: the model will not learn to stop" in (
-        findings.text()
-    )
+    lines = findings.text().splitlines()
+    assert lines[2].startswith("LOOK OUT the end isn't a target: 2 of 2 rows: the model will not learn to stop")
+    assert lines[3] == "    rows.jsonl:0: …</think>\\n\\n⟦Rinse it, add water.⟧<|im_end|>\\n"
 
 
 def test_shifted_labels_are_found_and_the_other_checks_go_on_unshifted(tmp_path, tokenizer, tiny_tokenizer_dir):

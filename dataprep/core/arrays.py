@@ -38,3 +38,10 @@ def to_lists(counts: NDArray[Any], values: pa.Array) -> pa.ListArray:
     offsets = np.zeros(len(counts) + 1, dtype=np.int32)
     np.cumsum(counts, out=offsets[1:])
     return pa.ListArray.from_arrays(to_arrow(offsets), values, type=pa.list_(values.type))
+
+
+def ragged(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of runs laid end to end: starts [7, 2], counts [2, 3] -> [7, 8, 2, 3, 4]."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dataprep.core.arrays import to_numpy
+from dataprep.core.arrays import to_arrow, to_numpy
 from schemas.conversation import chat_messages, chat_tools
 from schemas.manifest import ConversationsManifest
 
@@ -21,17 +21,13 @@ from schemas.manifest import ConversationsManifest
 class Columns:
     """M messages of C conversations."""
 
-    table: pa.Table
     offsets: NDArray[np.int64]  # (C + 1,): messages of conversation c are [offsets[c], offsets[c + 1])
     roles: list[str]  # (M,)
     contents: list[str]  # (M,)
     content_array: pa.StringArray  # (M,): the same
     trains: list[bool | None] | None  # (M,); None where nothing is set
     rich: NDArray[np.bool_]  # (C,): holds more than roles and contents
-
-    def record(self, number: int) -> dict[str, Any]:
-        """Conversation `number` as a record."""
-        return self.table.slice(number, 1).to_pylist()[0]
+    records: dict[int, dict[str, Any]]  # those conversations as records
 
 
 def read_columns(table: pa.Table) -> Columns:
@@ -51,25 +47,19 @@ def read_columns(table: pa.Table) -> Columns:
         rich |= to_numpy(pc.is_valid(table.column("tools")).combine_chunks())
     trains = messages.field("train")
     return Columns(
-        table=table,
         offsets=offsets,
         roles=messages.field("role").to_pylist(),
         contents=messages.field("content").to_pylist(),
         content_array=messages.field("content"),
         trains=trains.to_pylist() if trains.null_count < len(trains) else None,
         rich=rich,
+        records=dict(zip(np.flatnonzero(rich).tolist(), table.filter(to_arrow(rich)).to_pylist(), strict=True)),
     )
 
 
-def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, str]:
-    """Chat messages and tools of a record, and a key of all in them that isn't a role or a text."""
-    messages, tools = chat_messages(record["messages"]), chat_tools(record["tools"])
-    rest = [
-        {name: value for name, value in message.items() if name not in ("role", "content", "reasoning_content")}
-        | ({"reasoning_content": True} if "reasoning_content" in message else {})
-        for message in messages
-    ]
-    return messages, tools, str((rest, tools))
+def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """Chat messages and tools of a record."""
+    return chat_messages(record["messages"]), chat_tools(record["tools"])
 
 
 def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: int, columns: list[str]) -> pa.Table:

@@ -137,8 +137,7 @@ class ByteLevelEncoder:
 
     def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
         self._nfc = table.nfc
-        self._tokenizer_json = tokenizer_json
-        self._text_only: TextOnly | None = None  # made when it is first needed
+        self._text_only = TextOnly(tokenizer_json)
         offsets = np.concatenate(([0], np.cumsum(table.lengths, dtype=np.int32)))
         buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(table.joined)]
         self._bytes = pa.BinaryArray.from_buffers(pa.binary(), len(table.lengths), buffers)
@@ -167,9 +166,7 @@ class ByteLevelEncoder:
 
     def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
         """See Encoder.encode_as_text."""
-        if self._text_only is None:
-            self._text_only = TextOnly(self._tokenizer_json, control_tokens)
-        pieced = self._text_only.encode(text, controls)
+        pieced = self._text_only.encode(text, controls, control_tokens)
         if pieced is None:
             return None
         text_tokens = np.array([0, len(pieced.ids)], dtype=np.int64)
@@ -202,8 +199,7 @@ class OffsetEncoder:
     """Any other tokenizer, through Hugging Face: bounds in characters, from the offsets it reports."""
 
     def __init__(self, tokenizer_json: str) -> None:
-        self._tokenizer_json = tokenizer_json
-        self._text_only: TextOnly | None = None  # made when it is first needed
+        self._text_only = TextOnly(tokenizer_json)
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -241,9 +237,7 @@ class OffsetEncoder:
 
     def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
         """See Encoder.encode_as_text."""
-        if self._text_only is None:
-            self._text_only = TextOnly(self._tokenizer_json, control_tokens)
-        pieced = self._text_only.encode(text, controls)
+        pieced = self._text_only.encode(text, controls, control_tokens)
         if pieced is None:
             return None
         return Encoding(

@@ -5,9 +5,11 @@ start at once. The folder inside it is what trainers save beside the model.
 """
 
 import hashlib
+import secrets
 import shutil
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from schemas.errors import CacheError, ModelError
-from schemas.files import sha256_file, write_text_whole, written_whole
+from schemas.files import damaged_files, seal_holds, sealed, sha256_file, write_text_whole, written_whole
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
     from dataprep.core.encode import Encoder
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
     "chat_template*",
@@ -83,24 +85,33 @@ class ModelTokenizer:
 def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     """Find the tokenizer of `model`: a folder, a .gguf file, or a hub name. Raises ModelError, at once."""
     place = locate(model)
-    key = _content_key(place)
+    key = content_key(place)
     home = cache / "tokenizers" / key[:16]
-    kept = _read_bundle(home)
+    kept = read_bundle(home)
     if kept is not None:
         return kept
     bundle = _extract(place, model, home / "files")
-    write_text_whole(home / "bundle.json", orjson.dumps(asdict(bundle), option=orjson.OPT_INDENT_2).decode() + "\n")
+    record = asdict(bundle) | {"digests": {name: sha256_file(home / name) for name in _names_in(home)}}
+    write_text_whole(home / "bundle.json", sealed(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode()))
     return bundle
 
 
-def _read_bundle(home: Path) -> ModelTokenizer | None:
-    """What an earlier run left in `home`; None where nothing did, or another version of sftpack, or in part."""
+def read_bundle(home: Path) -> ModelTokenizer | None:
+    """What an earlier run left in `home`; None where nothing did, another version of sftpack, or a bit has flipped."""
     try:
-        record = orjson.loads((home / "bundle.json").read_bytes())
+        content = (home / "bundle.json").read_bytes()
+        record = orjson.loads(content)
+        whole = seal_holds(content, record.pop("checksum")) and not damaged_files(home, record.pop("digests"))
         bundle = ModelTokenizer(**{**record, "folder": str(home / "files")})
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return bundle if (home / "files" / "tokenizer.json").is_file() else None
+    return bundle if whole else None
+
+
+def _names_in(home: Path) -> list[str]:
+    """The files that a bundle stands for, below its folder."""
+    table = [_BYTE_TABLE] if (home / _BYTE_TABLE).is_file() else []
+    return table + sorted(f"files/{path.name}" for path in (home / "files").iterdir())
 
 
 def locate(model: str) -> Path:
@@ -140,7 +151,7 @@ def _from_hub(model: str) -> Path:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
-        return Path(snapshot_download(model, allow_patterns=["config.json", *_TOKENIZER_FILES]))
+        return Path(snapshot_download(model, allow_patterns=["config.json", *TOKENIZER_FILES]))
     except urllib.error.HTTPError as error:
         raise ModelError(
             f"{model}: the hub answers {error.code}: no such model, or it needs a login (hf auth login)"
@@ -152,7 +163,7 @@ def _from_hub(model: str) -> Path:
         ) from error
 
 
-def _content_key(place: Path) -> str:
+def content_key(place: Path) -> str:
     """Hash of the files that decide a tokenizer, and of the library that reads them."""
     digest = hashlib.sha256(f"bundle {_BUNDLE_VERSION}".encode())
     for package in ("transformers", "tokenizers", "fastokens"):
@@ -162,7 +173,7 @@ def _content_key(place: Path) -> str:
         with place.open("rb") as file:
             digest.update(file.read(_GGUF_HEAD_BYTES))
     else:
-        for file_path in sorted({match for pattern in _TOKENIZER_FILES for match in place.glob(pattern)}):
+        for file_path in sorted({match for pattern in TOKENIZER_FILES for match in place.glob(pattern)}):
             if file_path.is_file():
                 digest.update(f"{file_path.name} {sha256_file(file_path)}".encode())
     return digest.hexdigest()
@@ -196,8 +207,8 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
         raise ModelError(
             f"{model}: its tokenizer has no fast form (tokenizer.json); convert it with transformers first"
         )
-    partial = folder.with_name("files.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    aside = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")
+    partial = folder.with_name(f".{folder.name}.{secrets.randbits(48)}.tmp")  # other machines may begin at once
     partial.mkdir(parents=True)
     text = tokenizer.backend_tokenizer.to_str()
     free = shutil.disk_usage(partial).free
@@ -206,8 +217,12 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
             f"{partial}: cannot be written: {free >> 20} MiB free; free space there or choose another CACHE"
         )
     tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with suppress(OSError):  # whichever run comes last puts the same there
+        folder.rename(aside)
+    with suppress(OSError):
+        partial.rename(folder)
+    for path in (aside, partial):
+        shutil.rmtree(path, ignore_errors=True)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
     saved = (folder / "tokenizer.json").read_text(encoding="utf-8")

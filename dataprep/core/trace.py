@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from typing import Any
-
-from jinja2 import Environment, nodes
 
 MARK_BASE = 0xF0000  # private use: no text of a template lives here
 _MARKS = re.compile("[\U000f0000-\U000ffffd]")
+
+# What a slot may hold beside texts of messages: parsed JSON (core/trace_values.py), and the names in messages.
+VALUES_OF_MESSAGES = ("tool_calls", "name", "tool_call_id")
+VALUE_FIELDS = ("tools", *VALUES_OF_MESSAGES)
 
 Operation = tuple[str, tuple[Any, ...], int | None]  # method, arguments, which item of the result
 
@@ -32,7 +33,7 @@ class Slot:
     """Where a text comes from: a field of a message, and what the template did to it on the way."""
 
     message: int  # of joined texts the first, if all are of one message; else -1
-    field: str  # content | reasoning | joined
+    field: str  # content | reasoning | joined | one of VALUE_FIELDS
     operations: tuple[Operation, ...] = ()
     parts: tuple["str | Slot", ...] = ()  # of joined texts: literals and slots
 
@@ -45,14 +46,26 @@ class Slot:
         else:
             value = texts[self.field][self.message]
         for method, arguments, item in self.operations:
-            if method == "json":
+            if method == "__getitem__" and type(arguments[0]) is not Slot:
+                value = value[arguments[0]]
+            elif method == "json":
                 value = json.dumps(value, ensure_ascii=False)[1:-1]
             elif method == "slice":
                 value = value[slice(*arguments)]
+            elif method == "tojson":
+                ensure_ascii, indent, separators, sort_keys = arguments
+                value = json.dumps(
+                    value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+                )
             else:
                 result = getattr(value, method)(*_resolved(arguments, texts))
                 value = result if item is None else result[item]
         return value
+
+    @property
+    def is_value(self) -> bool:
+        """Whether no text of a message is in it, but a tool's definition, a call, or a name."""
+        return all(leaf.field in VALUE_FIELDS for leaf in self.leaves())
 
     def messages(self) -> set[int]:
         """The messages whose text stands in it."""
@@ -76,7 +89,7 @@ def _resolved(arguments: tuple[Any, ...], texts: "Texts") -> Iterable[Any]:
     return arguments
 
 
-Texts = dict[str, list[str]]  # field -> text of each message
+Texts = dict[str, list[Any]]  # field -> text of each message, or value: VALUE_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +104,44 @@ class Question:
         """Answer for these messages."""
         return _ANSWERS[self.method](self.slot.value(texts), *_resolved(self.arguments, texts))
 
+    def answers(self, contents: list[str], bounds: Iterable[tuple[int, int]]) -> list[Any]:
+        """Answer for several conversations that are contents[first:last] and nothing else."""
+        slot, arguments = self.slot, self.arguments
+        if slot.operations or slot.parts or any(isinstance(argument, Slot | tuple) for argument in arguments):
+            return [self.answer({"content": contents[first:last]}) for first, last in bounds]
+        ask, message = _ANSWERS[self.method], slot.message
+        return [ask(contents[first + message], *arguments) for first, _ in bounds]
+
 
 def _bare(text: str) -> str:
     return "".join(text.split())
+
+
+def _kind(value: Any) -> Any:
+    """What a template can tell of a value of JSON without looking inside; of what has no inside, all of it."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict | list):
+        return "object" if isinstance(value, dict) else "list"
+    return type(value).__name__, repr(value)
+
+
+def _kind_at(value: dict[str, Any], key: str) -> Any:
+    return _kind(value[key]) if key in value else "missing"
+
+
+def _kinds(value: dict[str, Any] | list[Any]) -> tuple[Any, ...]:
+    if isinstance(value, dict):
+        return tuple((name, _kind(item)) for name, item in value.items())
+    return tuple(map(_kind, value))
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "contains": lambda text, item: item in text,
     "equals": lambda text, other: text == other,
     "filled": lambda text: bool(text),
+    "kind": _kind_at,
+    "kinds": _kinds,
     "length": len,
     "order": lambda text, other: (text > other) - (text < other),
     "startswith": lambda text, *arguments: text.startswith(*arguments),
@@ -116,13 +158,15 @@ class Trace:
 
     texts: Texts
     slots: list[Slot] = field(default_factory=list)
+    numbers: dict[Slot, int] = field(default_factory=dict)  # of the slots
     questions: dict[Question, Any] = field(default_factory=dict)
 
     def stand_in(self, slot: Slot) -> "StandIn":
         """The stand-in for a slot; the same slot always has the same mark."""
-        if slot not in self.slots:
+        number = self.numbers.setdefault(slot, len(self.slots))
+        if number == len(self.slots):
             self.slots.append(slot)
-        return StandIn(self, self.slots.index(slot))
+        return StandIn(self, number)
 
     def ask(self, slot: Slot, method: str, *arguments: Any) -> Any:
         """Answer a question for the real text, and note it."""
@@ -340,96 +384,3 @@ for _name in ("replace", "upper", "lower", "title", "capitalize", "removeprefix"
     setattr(Tracked, _name, _answer_by("_changed_by", _name))
 for _name in ("split", "rsplit", "splitlines"):
     setattr(Tracked, _name, _answer_by("_parts_of", _name))
-
-# Filters that only call methods of the string they are given, which answers for itself.
-_SAFE_FILTERS = {"trim", "string", "default", "d", "upper", "lower", "tojson", "count", "length"}
-
-
-class TracedTemplate:
-    """A chat template compiled in a copy of its official environment whose joins and filters keep track of marks."""
-
-    def __init__(self, official: Environment, source: str) -> None:
-        self._trace = Trace({})
-        environment = official.overlay()
-        environment.concat = self._concat  # type: ignore[method-assign]
-        environment.filters = {name: self._guarded(name, call) for name, call in official.filters.items()}
-        environment.filters["tojson"] = self._tracked_tojson(official.filters["tojson"])
-        environment.filters["replace"] = self._replaced
-        environment.globals = {**official.globals, "_join": lambda *parts: self._concat(map(str, parts))}
-        tree = environment.parse(source)
-        _replace_tildes(tree)
-        self._template = environment.from_string(tree)
-
-    def render(self, trace: Trace, arguments: dict[str, Any]) -> str:
-        """Render with the stand-ins of `trace`. Raises UntraceableError, or what the template itself raises."""
-        self._trace = trace
-        return str(self._template.render(arguments))
-
-    def _concat(self, parts: Iterable[str]) -> str:
-        return self._trace.tracked("".join(parts))
-
-    def _guarded(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(call)
-        def guarded(*arguments: Any, **keywords: Any) -> Any:
-            if name not in _SAFE_FILTERS and any(isinstance(argument, Tracked) for argument in arguments):
-                raise UntraceableError(f"filter {name} of a text")
-            result = call(*arguments, **keywords)
-            return self._trace.tracked(result) if type(result) is str else result
-
-        return guarded
-
-    def _replaced(self, text: Any, old: Any, new: Any, count: int | None = None) -> str:
-        """Jinja's `replace`, by the text's own method."""
-        text = text if isinstance(text, str) else str(text)
-        if isinstance(old, Tracked) and not isinstance(text, Tracked):
-            raise UntraceableError("replacement of a text")
-        result = text.replace(old, new, -1 if count is None else count)
-        return self._trace.tracked(result) if type(result) is str else result
-
-    def _tracked_tojson(self, official: Callable[..., str]) -> Callable[..., str]:
-        """The official filter, but texts inside come out as slots whose value is their JSON escape."""
-
-        def tojson(value: Any, ensure_ascii: bool = False, *arguments: Any, **keywords: Any) -> str:
-            if ensure_ascii and any(_strings(value)):
-                raise UntraceableError("ASCII JSON of a text")
-            return self._trace.tracked(official(_escaped(value), ensure_ascii, *arguments, **keywords))
-
-        return tojson
-
-
-def _replace_tildes(tree: nodes.Node) -> None:
-    """`a ~ b` joins inside Jinja's runtime, out of sight; make it a call that keeps track."""
-    for parent in [tree, *tree.find_all(nodes.Node)]:
-        for name, value in parent.iter_fields():
-            if isinstance(value, nodes.Concat):
-                setattr(parent, name, _join_call(value))
-            elif isinstance(value, list):
-                value[:] = [_join_call(item) if isinstance(item, nodes.Concat) else item for item in value]
-
-
-def _join_call(concat: nodes.Concat) -> nodes.Call:
-    name = nodes.Name("_join", "load", lineno=concat.lineno)
-    call = nodes.Call(name, concat.nodes, [], None, None, lineno=concat.lineno)
-    call.environment = concat.environment
-    return call
-
-
-def _strings(value: Any) -> Iterable[Tracked]:
-    if isinstance(value, Tracked):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, Tracked):
-        return str(value._derived(("json", (), None)))
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(item) for item in value]
-    return value

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from schemas.errors import SftpackError
@@ -23,17 +24,54 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 2
+_SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # where it doesn't bind processes to their cores
 
 
 def num_cores() -> int:
-    """Cores this process may use: its affinity, and a container's CPU quota."""
+    """Cores this process may use: its affinity, a container's CPU quota, and what Slurm gave to the task or the job."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [cores, *cgroup_limits()]
+    limits += [int(given) for name in _SLURM if (given := os.environ.get(name, "")).isdecimal()]
+    return max(1, min(limits))
+
+
+def cgroup_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """CPU quotas, in whole cores, of the control groups that this process is in, and of those around them.
+
+    Within a container `own` may name folders of the host that aren't there; then what is mounted at `root` counts.
+    """
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
-            quota, period = file.read().split()
-        return max(1, min(cores, round(int(quota) / int(period)))) if quota != "max" else cores
-    except (OSError, ValueError):
-        return cores
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    limits = []
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":  # version 2: one tree
+            tree, read = root, _quota
+        elif "cpu" in controllers.split(","):  # version 1: a tree for each controller
+            tree, read = root / "cpu", _quota_v1
+        else:
+            continue
+        group = tree / path.lstrip("/")
+        while group.is_relative_to(tree):
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                quota, period = read(group)
+                limits.append(max(1, round(quota / period)))
+            group = group.parent
+    return limits
+
+
+def _quota(group: Path) -> tuple[int, int]:
+    quota, period = (group / "cpu.max").read_text(encoding="ascii").split()  # "150000 100000", or "max 100000"
+    return int(quota), int(period)
+
+
+def _quota_v1(group: Path) -> tuple[int, int]:
+    quota = int((group / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+    if quota < 0:
+        raise ValueError("no quota")
+    return quota, int((group / "cpu.cfs_period_us").read_text(encoding="ascii"))
 
 
 def run_tasks(
@@ -73,12 +111,12 @@ def run_tasks(
             "with --workers 1 if it happens again"
         ) from error
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Let no second interrupt leave a pool half shut down: at its end Python would wait for the workers for ever."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -98,5 +136,6 @@ def _start_worker(parent: int, initializer: Callable[..., None] | None, initargs
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
+    os.environ["RAYON_NUM_THREADS"] = "1"  # processes are the parallelism here, not the encoders' threads
     if initializer is not None:
         initializer(*initargs)

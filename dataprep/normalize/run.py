@@ -5,7 +5,6 @@ last, and only then are files removed that it does not name. Killed before, the 
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,6 +16,7 @@ from dataprep.normalize.gather import FirstCopies, Gathered, gather, placed
 from dataprep.normalize.held_out import held_out_by
 from dataprep.normalize.share import file_segments, normalized
 from dataprep.normalize.unchanged import Unchanged
+from dataprep.stages.caches import CONVERSATIONS_FILES
 from dataprep.stages.inputs import STDIN, RawFile, Segment, find_files
 from dataprep.stages.retry import quarantine_segments
 from schemas.conversation import CONVERSATIONS_FORMAT, CONVERSATIONS_VERSION
@@ -30,10 +30,6 @@ from schemas.manifest import (
     Reading,
     read_conversations_manifest,
     write_manifest,
-)
-
-_OURS = re.compile(
-    r"part-\d{5}-[0-9a-f]{8}\.parquet|quarantine-[0-9a-f]{8}\.jsonl|\.+(unit|quarantine)-\d.*|\.manifest\.json\..*"
 )
 
 
@@ -177,7 +173,7 @@ def _writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with locked(folder.parent):
             _remove_unnamed(folder)
             try:
                 yield
@@ -199,7 +195,7 @@ def _remove_unnamed(folder: Path) -> None:
         named = {manifest.quarantine.file, *(part.file for part in manifest.parts)}
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in named and _OURS.fullmatch(path.name):
+            if path.name not in named and CONVERSATIONS_FILES.fullmatch(path.name):
                 with suppress(OSError):
                     path.unlink()
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
-from dataprep.core.chunks import Chunk, find_chunks
+from dataprep.core.chunk_files import open_chunk, sound_files
+from dataprep.core.chunks import Chunk, find_chunks, id_digits
 from dataprep.core.shards import map_shard
 from dataprep.report.figures import Truncation
-from dataprep.stages.write import open_chunk
 from schemas.manifest import ShardsManifest
 
 LIMITS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
@@ -74,9 +74,9 @@ def _read_batch(batch: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def read_cached(cache: Path, ids: Sequence[str], manifest: ShardsManifest) -> Cached | None:
+def read_cached(cache: Path, ids: pa.ChunkedArray, manifest: ShardsManifest) -> Cached | None:
     """Find the cached examples that the shards were made of, and measure them; None where they are gone."""
-    found = _read_folder(cache / "tokens" / manifest.tokens_fingerprint[:16], find_chunks(ids))
+    found = _read_folder(cache / "tokens" / manifest.tokens_fingerprint[:16], find_chunks(id_digits(ids)))
     return found if found is not None and found.lengths.sum() == manifest.ledger.tokens.tokens else None
 
 
@@ -84,11 +84,10 @@ def _read_folder(folder: Path, chunks: Sequence[Chunk]) -> Cached | None:
     all_lengths, all_rows = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     lost = np.zeros((len(LIMITS), 3), dtype=np.int64)
     targets = 0
-    for chunk in chunks:
-        try:
-            batch = open_chunk(folder / f"{chunk.key}.arrow")
-        except (OSError, pa.ArrowInvalid):
+    for chunk, file in zip(chunks, sound_files(folder, chunks), strict=True):
+        if file is None:
             return None
+        batch = open_chunk(file)
         examples = batch.column("example_lengths")
         own = to_numpy(examples.flatten()).astype(np.int64)
         if batch.num_rows != chunk.stop - chunk.start or own.sum() != len(batch.column("input_ids").flatten()):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dataprep.core.trace import Slot, Trace
+from dataprep.stages.marked import Marked
 from dataprep.stages.plan import TurnCounts
-from dataprep.stages.turns import LONGER, OTHER, SAME, Marked, NoTurnError, Turn, TurnSearch
+from dataprep.stages.turns import LONGER, OTHER, SAME, NoTurnError, Turn, TurnSearch
 
 # What a turn differs by; or the template argument whose prompt it would need, such as enable_thinking=False.
 REASONING = "reasoning-left-out"  # its reasoning, or another part of its text, isn't in the rendering
@@ -201,7 +202,7 @@ class ExampleSearch:
 
     def _leaves_out(self, targets: str, number: int) -> bool:
         """Whether the message has text or reasoning that its targets don't hold."""
-        slots = [self._trace.slot_of(mark) for _, mark in self._trace.marks(targets)]
+        slots = [slot for _, mark in self._trace.marks(targets) if not (slot := self._trace.slot_of(mark)).is_value]
         if "reasoning_content" in self._messages[number]:
             there = any(leaf.field == "reasoning" for slot in slots for leaf in slot.leaves())
             if not there and self._trace.ask(Slot(number, "reasoning"), "filled"):

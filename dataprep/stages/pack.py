@@ -1,7 +1,6 @@
 """Pack: lengths of examples in; which pack each goes to, out. Lengths only: no token is touched here.
 
-Best fit decreasing over the whole corpus, grouped: all examples of one length are placed at once, in the order that
-placing them one by one would give. Order is a pure function of contents and seed.
+Order is a pure function of contents and seed.
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-OVERFLOWS = ("cut", "drop", "split")
+from dataprep.stages.best_fit import best_fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,85 +21,62 @@ class Packing:
 
 
 def pack_examples(
+    lengths: NDArray[np.int64],
+    shuffle_keys: NDArray[np.uint64],
+    copies: NDArray[np.int64],
+    seq_len: int,
+    seed: int,
+    pack: str = "best-fit",
+) -> Packing:
+    """Pack examples of these lengths, at most `seq_len` tokens a pack; `copies` number those of an example from 0.
+
+    `pack` is best-fit, the fewest packs, in an order that `seed` decides; sequential, the examples as they come, a new
+    pack where the next one doesn't fit; or none, one example a pack, as they come. All first copies come before the
+    second ones. `shuffle_keys` order examples of equal length for best-fit; they are the same for all copies of one. No
+    pack of best-fit holds two copies unless keeping them apart takes over 3% (and two) more packs.
+    """
+    if pack == "best-fit":
+        return _best_fit(lengths, shuffle_keys, copies, seq_len, seed)
+    order = np.argsort(copies, kind="stable")
+    bounds = _next_fit(lengths[order], seq_len) if pack == "sequential" else np.arange(len(order) + 1)
+    return Packing(order=order, pack_bounds=bounds)
+
+
+def _next_fit(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """Where packs begin, and the end, if each takes the next examples as long as they fit."""
+    ends = np.cumsum(lengths)
+    following = np.searchsorted(ends, ends - lengths + capacity, side="right")  # of a pack that begins there
+    bounds = [0] if len(lengths) else []
+    while bounds and bounds[-1] < len(lengths):
+        bounds.append(following.item(bounds[-1]))
+    return np.array(bounds or [0], dtype=np.int64)
+
+
+def _best_fit(
     lengths: NDArray[np.int64], shuffle_keys: NDArray[np.uint64], copies: NDArray[np.int64], seq_len: int, seed: int
 ) -> Packing:
-    """Pack examples of these lengths, at most `seq_len` tokens a pack.
-
-    `shuffle_keys` order those of equal length; they are the same for the copies of an example, which `copies` numbers
-    from 0. No pack holds two copies unless keeping them apart takes over 3% (and two) more packs.
-    """
     shuffled = np.lexsort((shuffle_keys, copies))
-    packs = np.empty(len(lengths), dtype=np.int64)
-    packs[shuffled] = _bins(lengths[shuffled], copies[shuffled], seq_len)
-    num_packs = int(packs.max()) + 1 if len(packs) else 0
+    packs, num_packs = _bins(lengths[shuffled], copies[shuffled], seq_len)
     pack_rank = np.argsort(np.argsort(mixed(np.arange(num_packs, dtype=np.uint64), seed), kind="stable"))
-    rank = np.empty(len(lengths), dtype=np.int64)
-    rank[shuffled] = np.arange(len(lengths))
-    order = np.lexsort((rank, pack_rank[packs]))
-    counts = np.bincount(pack_rank[packs], minlength=num_packs)
+    ranks = pack_rank[packs]
+    order = shuffled[np.argsort(ranks, kind="stable")]
+    counts = np.bincount(ranks, minlength=num_packs)
     return Packing(order=order, pack_bounds=np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
-def _bins(lengths: NDArray[np.int64], copies: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    apart = best_fit_decreasing(lengths, capacity, copies)
-    num_bins = int(apart.max(initial=-1)) + 1
-    if not copies.any() or num_bins <= _affordable(int(lengths.sum()) / capacity):
-        return apart
-    tight = best_fit_decreasing(lengths, capacity)
-    return apart if num_bins <= _affordable(int(tight.max()) + 1) else tight
+def _bins(lengths: NDArray[np.int64], copies: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], int]:
+    if not copies.any():
+        return best_fit(lengths, capacity)
+    apart, num_bins = best_fit(lengths, capacity, copies)
+    if num_bins <= _affordable(int(lengths.sum()) / capacity):
+        return apart, num_bins
+    tight, num_tight = best_fit(lengths, capacity)
+    return (apart, num_bins) if num_bins <= _affordable(num_tight) else (tight, num_tight)
 
 
 def _affordable(num_bins: float) -> float:
     """How many bins keeping copies apart may take in place of these."""
     return 1.03 * num_bins + 2
-
-
-def best_fit_decreasing(
-    lengths: NDArray[np.int64], capacity: int, copies: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """The bin of each item, bins counted from 0 in the order they are opened (Johnson 1973, best fit decreasing).
-
-    Items go longest first, each into the fullest bin that still holds it. Where r is the least room that holds length
-    L, the bins with room r take floor(r / L) items each before any other bin takes one, so a whole group goes at once.
-
-    With `copies` (ascending: first all items' first copies, then the second ones in the same order, …) no bin holds two
-    copies: of items that have one length, any m in a row are different ones, m being how many have the last copy.
-    """
-    bins = np.empty(len(lengths), dtype=np.int64)
-    by_length = np.argsort(-lengths, kind="stable")
-    values, counts = np.unique(lengths, return_counts=True)
-    waiting: list[list[NDArray[np.int64]]] = [[] for _ in range(capacity + 1)]  # room -> bins with that room
-    has_bins = np.zeros(capacity + 1, dtype=bool)
-    has_bins[capacity] = True  # new bins, as many as needed
-    opened, done = 0, 0
-    for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        items = by_length[done : done + count]
-        done += count
-        most = count if copies is None else int((copies[items] == copies[items[-1]]).sum())
-        used_bins: list[tuple[int, NDArray[np.int64]]] = []  # room left, bins; not for this length again
-        while len(items):
-            room = length + int(np.argmax(has_bins[length:]))
-            each = min(room // length, most)
-            needed = -(-len(items) // each)
-            if room == capacity:
-                taken = np.arange(opened, opened + needed)
-                opened += needed
-            else:
-                available = np.concatenate(waiting[room])
-                taken, left = available[:needed], available[needed:]
-                waiting[room] = [left] if len(left) else []
-                has_bins[room] = len(left) > 0
-            placed = min(len(items), len(taken) * each)
-            bins[items[:placed]] = np.repeat(taken, each)[:placed]
-            items = items[placed:]
-            full = placed // each
-            for some, used in ((taken[:full], each), (taken[full:], placed - full * each)):
-                if len(some):
-                    used_bins.append((room - used * length, some))
-        for room, some in used_bins:
-            waiting[room].append(some)
-            has_bins[room] = True
-    return bins
 
 
 def mixed(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

@@ -25,7 +25,8 @@ class Dialogue:
     texts: Texts
     messages: list[dict[str, Any]] | None = None  # None where each message is a role and a content
     tools: list[dict[str, Any]] | None = None
-    extras: str | None = None  # everything but roles and texts, as a key
+    keys: tuple[Any, ...] | None = None  # the names in each message, and whether there are tools; texts hold the rest
+    extras: str | None = None  # everything but roles and texts, as a key; None: made of the messages when it is needed
     wanted: tuple[bool, ...] | None = None  # the messages to train on; None: every assistant message
 
     def chat(self) -> list[dict[str, Any]]:
@@ -34,6 +35,17 @@ class Dialogue:
             return self.messages
         pairs = zip(self.roles, self.texts["content"], strict=True)
         return [{"role": role, "content": content} for role, content in pairs]
+
+    def own_key(self) -> str | None:
+        """Everything but roles and texts, as a key; None where there is nothing else."""
+        if self.extras is not None or self.messages is None:
+            return self.extras
+        rest = [
+            {name: value for name, value in message.items() if name not in ("role", "content", "reasoning_content")}
+            | ({"reasoning_content": True} if "reasoning_content" in message else {})
+            for message in self.messages
+        ]
+        return str((rest, self.tools))
 
     def trains(self) -> tuple[bool, ...]:
         """Of each message, whether it is to be trained on."""
@@ -95,7 +107,7 @@ class Growth:
 
     literals: int  # length, in the encoder's unit
     contents: NDArray[np.int64]  # (M,): how many times more each message's content stands in them
-    reasoning: list[tuple[int, int]]  # the same of each message's reasoning, where it does: message, times
+    others: list[tuple[Slot, int]]  # the same of reasoning and values, where they do
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,7 +6,7 @@ turn. Rendering by plan is a join of strings. Plans are compared with the offici
 again on their 2nd, 4th, 8th… use; where they prove wrong, those beside them are compared on every use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -14,12 +14,15 @@ from typing import Any
 from jinja2 import Template, meta, nodes
 
 from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
-from dataprep.core.trace import Question, Trace, TracedTemplate
+from dataprep.core.trace import VALUE_FIELDS, Question, Trace
+from dataprep.core.traced_template import TracedTemplate
 from dataprep.stages.plan import Dialogue, Plan, Plans, RefusedError
 from dataprep.stages.tracing import UNTRACEABLE, ChatTemplate, Tracing, Untraced, in_parts, takes_parts
 from schemas.manifest import TokenOptions
 
 MAX_STRUCTURES = 20_000  # plans are forgotten all at once beyond this, so that memory stays flat
+FEW_TRACES = 64  # so many, and a template must have been served by shared plans as often, or they are given up
+MAX_VALUE_QUESTIONS = 100  # a template that asks more about tools and calls is traced for each set of them
 
 DEFAULT_OPTIONS = TokenOptions()
 CLOCK = "strftime_now"  # the function by which templates ask for today's date
@@ -36,7 +39,7 @@ class _Branch:
 
 
 _Node = _Branch | Plans | RefusedError
-_Structure = tuple[tuple[str, ...], str | None, tuple[bool, ...] | None]
+_Structure = tuple[tuple[str, ...], tuple[Any, ...] | str | None, tuple[bool, ...] | None]
 
 
 def given_arguments(options: TokenOptions) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class Renderer:
             takes_parts=self.takes_parts,
         )
         self._roots: dict[_Structure, _Node] = {}
+        self._shared_traces = self._shared_uses = 0  # of plans that serve dialogues with other tools, too
         self._doubted: set[_Structure] = set()  # of which plans proved wrong
 
     def plans(self, dialogue: Dialogue) -> Plans:
@@ -101,25 +105,109 @@ class Renderer:
 
         Raises RefusedError where the template refuses it or its turns can't be shown.
         """
-        structure = (dialogue.roles, dialogue.extras, dialogue.wanted)
-        node = self._roots.get(structure)
-        while isinstance(node, _Branch):
-            node = node.answers.get(node.question.answer(dialogue.texts))
+        shared = self._shared(dialogue) if dialogue.keys is not None else None
+        if shared is not None:
+            return shared
+        structure = (dialogue.roles, dialogue.own_key(), dialogue.wanted)
+        node = self._found(structure, dialogue)
         if node is None:
             node = self._learn(structure, dialogue)
         if isinstance(node, RefusedError):
             if node.reason == UNTRACEABLE:
                 return Untraced(self._template, dialogue).plans()
             raise node.with_traceback(None)
-        node.uses += 1
-        if node.uses & (node.uses - 1) == 0 or (self._doubted and structure in self._doubted):
+        self._use(node, structure, dialogue)
+        return node
+
+    def plans_of_all(
+        self, roles: tuple[str, ...], contents: list[str], offsets: list[int], rows: list[int]
+    ) -> Iterator[tuple[Plans | RefusedError, list[int]]]:
+        """The same for several conversations of these roles that hold nothing but contents, by their plans.
+
+        Conversation r is contents[offsets[r]:offsets[r + 1]].
+        """
+        structure: _Structure = (roles, None, None)
+        left = rows
+        while left:
+            again: list[int] = []
+            for node, led in self._led(structure, contents, offsets, left):
+                own = led
+                while own:
+                    if isinstance(node, Plans) and structure not in self._doubted:
+                        unchecked = (1 << node.uses.bit_length()) - 1 - node.uses
+                        if unchecked:
+                            node.uses += len(own[:unchecked])
+                            yield node, own[:unchecked]
+                            own = own[unchecked:]
+                            continue
+                    yield self._plans_or_refusal(roles, contents[offsets[own[0]] : offsets[own[0] + 1]]), own[:1]
+                    own = own[1:]
+                    if node is None:
+                        again += own
+                        break
+            left = again
+
+    def _led(
+        self, structure: _Structure, contents: list[str], offsets: list[int], rows: list[int]
+    ) -> Iterator[tuple[Plans | RefusedError | None, list[int]]]:
+        """Conversations by where their answers lead them: see `_found`."""
+        waiting: list[tuple[_Node | None, list[int]]] = [(self._roots.get(structure), rows)]
+        while waiting:
+            node, own = waiting.pop()
+            if not isinstance(node, _Branch):
+                yield node, own
+                continue
+            answers = node.question.answers(contents, [(offsets[row], offsets[row + 1]) for row in own])
+            for answer in dict.fromkeys(answers):
+                led = own
+                if answers.count(answer) < len(own):
+                    led = [row for row, its in zip(own, answers, strict=True) if its == answer]
+                waiting.append((node.answers.get(answer), led))
+
+    def _plans_or_refusal(self, roles: tuple[str, ...], contents: list[str]) -> Plans | RefusedError:
+        try:
+            return self.plans(Dialogue(roles=roles, texts={"content": contents}))
+        except RefusedError as refused:
+            return refused
+
+    def _shared(self, dialogue: Dialogue) -> Plans | None:
+        """Plans that serve dialogues with other tools and tool calls, too; None where these don't do.
+
+        What these would turn away is decided by plans of its own.
+        """
+        if self._shared_traces >= FEW_TRACES and self._shared_uses < self._shared_traces:
+            return None
+        structure = (dialogue.roles, dialogue.keys, dialogue.wanted)
+        node = self._found(structure, dialogue)
+        if node is None:
+            self._shared_traces += 1
+            node = self._learn(structure, dialogue, values=True)
+        if isinstance(node, Plans):
+            self._shared_uses += 1
             try:
-                for plan in node.examples:
+                self._use(node, structure, dialogue)
+                return node
+            except RefusedError:
+                pass
+        return None
+
+    def _found(self, structure: _Structure, dialogue: Dialogue) -> Plans | RefusedError | None:
+        """Where the answers to a structure's questions lead; None where nobody went that way yet."""
+        node = self._roots.get(structure)
+        while isinstance(node, _Branch):
+            node = node.answers.get(node.question.answer(dialogue.texts))
+        return node
+
+    def _use(self, plans: Plans, structure: _Structure, dialogue: Dialogue) -> None:
+        """Count a use of plans, and compare them with the official rendering now and then. Raises RefusedError."""
+        plans.uses += 1
+        if plans.uses & (plans.uses - 1) == 0 or (self._doubted and structure in self._doubted):
+            try:
+                for plan in plans.examples:
                     self._check(plan, dialogue)
             except RefusedError as refused:
                 self._doubt(structure, dialogue, refused)
                 raise
-        return node
 
     def _doubt(self, structure: _Structure, dialogue: Dialogue, refused: RefusedError) -> None:
         """Put a refusal in the place of plans that proved wrong, and check each use of those beside them."""
@@ -159,16 +247,19 @@ class Renderer:
         if "".join(plan.pieces(plan.slot_texts(dialogue.texts))) != official + plan.added_end:
             raise RefusedError("rendering-differs", "the traced rendering is not what the chat template writes")
 
-    def _learn(self, structure: _Structure, dialogue: Dialogue) -> Plans | RefusedError:
+    def _learn(self, structure: _Structure, dialogue: Dialogue, *, values: bool = False) -> Plans | RefusedError:
         """Trace the dialogue and hang the outcome below the questions that were asked on the way."""
         if len(self._roots) >= MAX_STRUCTURES:
             self._roots.clear()
         trace = Trace(dialogue.texts)
         leaf: Plans | RefusedError
         try:
-            leaf = Tracing(self._template, trace, dialogue).plans()
+            leaf = Tracing(self._template, trace, dialogue, values=values).plans()
         except RefusedError as refused:
             leaf = refused
+        if values and _num_value_questions(trace) > MAX_VALUE_QUESTIONS:
+            self._roots[structure] = leaf = RefusedError(UNTRACEABLE, "the chat template looks into its tools")
+            return leaf
         holder: dict[Any, _Node] = self._roots
         key: Any = structure
         for question, answer in trace.questions.items():
@@ -180,3 +271,7 @@ class Renderer:
             holder, key = branch.answers, answer
         holder[key] = leaf
         return leaf
+
+
+def _num_value_questions(trace: Trace) -> int:
+    return sum(question.slot.field in VALUE_FIELDS for question in trace.questions)

@@ -4,7 +4,7 @@ Each example of a conversation that fits is one span; a longer one gives what st
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
 from dataprep.core.chunks import Chunk
+from dataprep.stages.fetch import Examples
 from dataprep.stages.pack import fit
-from dataprep.stages.write import Examples
 from schemas.manifest import PackOptions
 
 TOO_LONG = "too-long"
@@ -31,7 +31,7 @@ class Selection:
 
 
 def select_spans(
-    corpus: Sequence[pa.RecordBatch], chunks: Sequence[Chunk], sources: NDArray[np.int32], options: PackOptions
+    corpus: Iterable[pa.RecordBatch], chunks: Sequence[Chunk], sources: NDArray[np.int32], options: PackOptions
 ) -> Selection:
     """Find the spans of at most seq_len tokens in all chunks; `sources` are those of the conversations' rows."""
     spans: list[NDArray[np.int64]] = [np.empty((0, 5), dtype=np.int64)]

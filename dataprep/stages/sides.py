@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dataprep.stages.fetch import Examples
 from dataprep.stages.mixture import num_copies
 from dataprep.stages.split import split_off
-from dataprep.stages.write import Examples
 from schemas.manifest import PackOptions, SourceMix
 
 EQUAL, BY_RECIPE = "equal-to-held-out", "left-out-by-recipe"

@@ -4,6 +4,8 @@ Plans are found over stand-ins for the texts (core/trace.py), and then serve all
 be traced so, over the texts themselves, for one dialogue alone.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +15,13 @@ from jinja2 import Template
 from numpy.typing import NDArray
 
 from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
-from dataprep.core.trace import Slot, Trace, TracedTemplate, UntraceableError
+from dataprep.core.trace import VALUES_OF_MESSAGES, Slot, Trace, UntraceableError
+from dataprep.core.trace_values import stand_in_for
+from dataprep.core.traced_template import TracedTemplate
 from dataprep.stages.agree import ExampleSearch, ShownExample, count_turns
+from dataprep.stages.marked import Marked
 from dataprep.stages.plan import Dialogue, Growth, Plan, Plans, RefusedError
-from dataprep.stages.turns import Marked, NoTurnError, TurnSearch
+from dataprep.stages.turns import NoTurnError, Turn, TurnSearch
 from schemas.manifest import TokenOptions
 
 UNTRACEABLE = "template-untraceable"
@@ -68,9 +73,14 @@ class Tracing:
 
     _examples: type[ExampleSearch] = ExampleSearch
 
-    def __init__(self, template: ChatTemplate, trace: Trace, dialogue: Dialogue) -> None:
+    def __init__(self, template: ChatTemplate, trace: Trace, dialogue: Dialogue, *, values: bool = False) -> None:
+        """With `values`, tools and tool calls have stand-ins too, so that the plans serve dialogues with others."""
         self._template, self._trace, self._dialogue = template, trace, dialogue
-        self._messages = _with_stand_ins(trace, dialogue)
+        self._messages = _with_stand_ins(trace, dialogue, values)
+        self._values = values
+        self._tools: Any = dialogue.tools
+        if values and dialogue.tools is not None:
+            self._tools = stand_in_for("list", trace, Slot(-1, "tools"))
         self._rendered: dict[tuple[int, bool, str], str | None] = {}
 
     def plans(self) -> Plans:
@@ -119,7 +129,13 @@ class Tracing:
                 examples, growth = search.exact(), None
         except NoTurnError as error:
             raise RefusedError(error.reason, str(error)) from error
+        if self._values and any(self._is_open_call(each.turn) for example in examples for each in example.turns):
+            raise RefusedError("turn-not-found", "a turn with tool calls has no end of its own")
         return Plans(examples=tuple(map(self._plan, examples)), turns=count_turns(examples), growth=growth)
+
+    def _is_open_call(self, turn: Turn) -> bool:
+        """Whether a turn with tool calls isn't ended: how much of them stands in it can't be told from stand-ins."""
+        return not turn.ended and "tool_calls" in self._messages[turn.message]
 
     def _plan(self, example: ShownExample) -> Plan:
         literals, slots = self._trace.pieces(example.shown.text)
@@ -149,9 +165,8 @@ class Tracing:
         if not any(each.difference for each in whole.turns):
             return None
         literals = 0
-        times: dict[str, NDArray[np.int64]] = {
-            field: np.zeros(len(self._messages), dtype=np.int64) for field in ("content", "reasoning")
-        }
+        contents: NDArray[np.int64] = np.zeros(len(self._messages), dtype=np.int64)
+        others: Counter[Slot] = Counter()
         try:
             texts = search.exact_texts()
         except NoTurnError:
@@ -160,9 +175,13 @@ class Tracing:
             own, slots = self._trace.pieces(text)
             literals += sign * sum(map(self._template.length, own))
             for leaf in (leaf for slot in slots for leaf in slot.leaves()):
-                times[leaf.field][leaf.message] += sign
-        reasoning = [(message, number) for message, number in enumerate(times["reasoning"].tolist()) if number]
-        return Growth(literals=literals, contents=times["content"], reasoning=reasoning)
+                if leaf.field == "content":
+                    contents[leaf.message] += sign
+                else:
+                    others[leaf if leaf.is_value else replace(leaf, operations=())] += sign
+        return Growth(
+            literals=literals, contents=contents, others=[(slot, times) for slot, times in others.items() if times]
+        )
 
     def _search(self, whole: Marked, messages: list[dict[str, Any]]) -> TurnSearch:
         return TurnSearch(
@@ -180,7 +199,7 @@ class Tracing:
         """Turn a dialogue away whose template leaves out a message's text."""
         owned: dict[int, list[Slot]] = {}
         for slot in slots:
-            for message in slot.messages():
+            for message in () if slot.is_value else slot.messages():
                 owned.setdefault(message, []).append(slot)
         for number, role in enumerate(self._dialogue.roles[:num_messages]):
             content = Slot(number, "content")
@@ -195,7 +214,7 @@ class Tracing:
         self, messages: list[dict[str, Any]], add_generation_prompt: bool = False, further: Mapping[str, Any] = _NONE
     ) -> str:
         arguments: dict[str, Any] = {
-            "tools": self._dialogue.tools,
+            "tools": self._tools,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -224,13 +243,17 @@ class Tracing:
             return None
 
 
-def _with_stand_ins(trace: Trace, dialogue: Dialogue) -> list[dict[str, Any]]:
+def _with_stand_ins(trace: Trace, dialogue: Dialogue, values: bool) -> list[dict[str, Any]]:
     messages = []
     for number, message in enumerate(dialogue.chat()):
         marked = {**message, "content": trace.stand_in(Slot(number, "content"))}
         if "reasoning_content" in message:
             marked["reasoning_content"] = trace.stand_in(Slot(number, "reasoning"))
             marked["thinking"] = marked["reasoning_content"]  # the other name that the official renderer fills
+        for name in VALUES_OF_MESSAGES if values else ():
+            if name in message:
+                slot = Slot(number, name)
+                marked[name] = stand_in_for("list", trace, slot) if name == "tool_calls" else trace.stand_in(slot)
         messages.append(marked)
     return messages
 
@@ -259,7 +282,8 @@ class Untraced(Tracing):
         trace = Trace(dialogue.texts)
         super().__init__(template, trace, dialogue)
         self._messages = [dict(message) for message in dialogue.chat()]
-        texts = [text for field_texts in dialogue.texts.values() for text in field_texts]
+        values = [value for field_values in dialogue.texts.values() for value in field_values if value]
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
         if any(token in text for text in texts for token in template.control_tokens) or any(
             map(any, map(trace.marks, texts))
         ):

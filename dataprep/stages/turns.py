@@ -9,7 +9,6 @@ and is the rendering's own beginning counts, so that an empty think block, which
 """
 
 import re
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from os.path import commonprefix
 from typing import Any
 
 from dataprep.core.trace import Trace
+from dataprep.core.trace_values import ValueStandIn, raw, shows_calls
+from dataprep.stages.marked import Marked
 
 
 class NoTurnError(Exception):
@@ -52,42 +53,6 @@ _OPEN_MARK = re.compile(r"[<\[][^<>\[\]]*$")  # the beginning of a mark such as 
 
 # Messages, whether a generation prompt is wanted, further template arguments -> a rendering; None where there is none.
 Render = Callable[[list[dict[str, Any]], bool, dict[str, Any]], str | None]
-
-
-class Marked:
-    """A marked rendering, and where its marks stand."""
-
-    def __init__(self, trace: Trace, text: str) -> None:
-        self.text = text
-        self._places: list[int] = []
-        self._owned: dict[int, list[int]] = {}  # message -> places of its marks
-        for place, mark in trace.marks(text):
-            self._places.append(place)
-            for message in trace.slot_of(mark).messages():
-                self._owned.setdefault(message, []).append(place)
-
-    def owned(self, message: int) -> list[int]:
-        """Where the texts of a message stand."""
-        return self._owned.get(message, [])
-
-    def point(self, place: int) -> tuple[int, int]:
-        """A place as (literal, characters into it)."""
-        literal = bisect_left(self._places, place)
-        return literal, place - (self._places[literal - 1] + 1 if literal else 0)
-
-    def literal_after(self, place: int) -> str:
-        """The literal text from a place to the next mark."""
-        following = bisect_left(self._places, place)
-        return self.text[place : self._places[following] if following < len(self._places) else None]
-
-    def literal_before(self, place: int) -> str:
-        """The literal text from the mark before a place up to it."""
-        before = bisect_left(self._places, place)
-        return self.text[self._places[before - 1] + 1 if before else 0 : place]
-
-    def count(self, start: int, end: int) -> int:
-        """Marks between two places."""
-        return bisect_left(self._places, end) - bisect_left(self._places, start)
 
 
 class TurnSearch:
@@ -128,7 +93,9 @@ class TurnSearch:
         ending, begins_next, added = self._ending(number, start, last)
         shared = self._shared(ending, last) if ending is not None else None
         end = last + len(shared or "")
-        self._refuse_strangers(start, end, number)
+        reach = end if shared is not None else last + len(self._whole.literal_after(last))
+        self._refuse_strangers(start, end, number, reach)
+        self._refuse_two_turns(start, end, number)
         next_start = end - begins_next
         if not begins_next:
             tail = self._whole.literal_after(end)
@@ -216,11 +183,24 @@ class TurnSearch:
         starts = [literal.rfind(header) + len(header) for header in added if header in literal]
         if starts:
             return max(starts)
-        if has_text:
-            return len(literal) if any(self._opens(header, literal) for header in added) else None
-        starts = [len(_OPEN_MARK.sub("", commonprefix([header, literal]))) for header in headers]  # noqa: RUF071
-        opened = [start for start in starts if any(token in literal[:start] for token in self._control_tokens)]
-        return max(opened, default=None)
+        if has_text and any(self._opens(header, literal) for header in added):
+            return len(literal)
+        return max((self._parting(header, literal, has_text) for header in headers), default=0) or None
+
+    def _parting(self, header: str, literal: str, has_text: bool) -> int:
+        """How far into `literal` it is as `header`, whole marks; 0 where that isn't down to a control token.
+
+        Before a text: all of it, where `header` only has more in its middle (`<bot><think></think>`, `<bot></think>`);
+        else both must go on with control tokens, such as those that begin a thought and a text.
+        """
+        start = len(_OPEN_MARK.sub("", commonprefix([header, literal])))  # noqa: RUF071
+        if not any(token in literal[:start] for token in self._control_tokens):
+            return 0
+        if not has_text:
+            return start
+        if header.endswith(literal[start:]):
+            return len(literal)
+        return start if self._first_control(literal[start:]) and self._first_control(header[start:]) else 0
 
     def _opens(self, header: str, literal: str) -> bool:
         """Whether `literal` ends with the beginning of `header`, down to a control token at least."""
@@ -239,12 +219,12 @@ class TurnSearch:
         tail = self._tail(self._messages[: number + 1], number, start, "")
         if tail is None:
             raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        tail = self._without_header(tail, start)
+        tail = self._without_opening(tail, number, start) if self._header(number) else self._without_header(tail, start)
         found, begins_next, added = self._up_to_control(tail), 0, ""
         if found is not None and tail[len(found) :].strip():  # such as an argument of a tool call, not the end
             found = None
         if found is None and number + 1 < len(self._messages):
-            found, begins_next = self._with_next(tail, last)
+            found, begins_next = self._with_next(tail, number, last)
         elif found is None:
             found, added = tail, self._added_end(number, start, tail)
         if found is not None and not added and (found, begins_next) not in self._endings:
@@ -290,12 +270,55 @@ class TurnSearch:
                 return shorter
         return tail
 
-    def _with_next(self, tail: str, last: int) -> tuple[str | None, int]:
-        """A turn's end by the control token with which the following message begins, and that token's length."""
+    def _header(self, number: int) -> str:
+        """What a generation prompt adds to the messages before one; "" where it isn't a mere addition."""
+        before = self._messages[:number]
+        bare, prompt = self._render(before, False, {}), self._render(before, True, {})
+        return prompt[len(bare) :] if bare is not None and prompt is not None and prompt.startswith(bare) else ""
+
+    def _without_opening(self, tail: str, number: int, start: int) -> str:
+        """What ends a turn, without what opens one: the token that a generation prompt begins with opens turns.
+
+        It may stand in a turn (before each of its calls, say). It doesn't where other messages that follow are written
+        otherwise from there on, nor where nothing but control tokens comes behind a whole header of an answer.
+        """
+        if tail.strip() in self._control_tokens:  # as most turns end
+            return tail
+        header = self._header(number)
+        opening = (self._first_control(header) or "").strip()
+        if not opening or opening not in tail:
+            return tail
+        following = ([*self._messages[: number + 1], probe] for probe in self._following(number))
+        others = [self._tail(messages, number, start, _PROBE) for messages in following]
+        shared = commonprefix([tail, *(other for other in others if other is not None)])  # noqa: RUF071
+        if len(shared) < len(self._up_to_control(tail) or ""):
+            tail = (self._up_to_control(shared) or "").removesuffix(opening)
+        own_header = self._whole.literal_before(start)
+        own_header = own_header[max(0, own_header.rfind(opening)) :]
+        place = tail.find(own_header)
+        if place > 0 and self._up_to_control(tail[:place]) and self._only_controls(tail[place + len(own_header) :]):
+            return tail[:place]
+        return tail
+
+    def _only_controls(self, text: str) -> bool:
+        for token in self._control_tokens:
+            text = text.replace(token, "")
+        return not text.strip()
+
+    def _with_next(self, tail: str, number: int, last: int) -> tuple[str | None, int]:
+        """A turn's end by the control token with which the following message begins, and that token's length.
+
+        None where that token opens answers, too: inference doesn't stop at it.
+        """
         token = None
         if self._whole.text.startswith(tail, last):
             token = self._first_control(self._whole.literal_after(last + len(tail)))
+        if token and self._opens_answers(token, number):
+            token = None
         return (tail + token, len(token.lstrip())) if token else (None, 0)
+
+    def _opens_answers(self, token: str, number: int) -> bool:
+        return token.strip() == (self._first_control(self._header(number)) or "").strip()
 
     def _added_end(self, number: int, start: int, tail: str) -> str:
         """The control token that would follow the last turn, were there another message. Raises NoTurnError."""
@@ -304,9 +327,11 @@ class TurnSearch:
             text = self._tail([*self._messages[: number + 1], probe], number, start, _PROBE)
             if text is None or tail not in text:
                 continue
-            follows = text[text.rfind(tail) + len(tail) :] if tail else text
+            follows = text[(0 if text.startswith(tail) else text.rfind(tail)) + len(tail) :]
             token = self._first_control(follows)
-            if token and not token[0].isspace():
+            # on a line of its own, it is an end only where the next message begins with another
+            single = not token or (token[0].isspace() and not self._first_control(follows[len(token) :]))
+            if token and not single and not self._opens_answers(token, number):
                 return token
         never = follows is not None and not any(token in follows for token in self._control_tokens)
         if never and self._eos is not None:
@@ -316,7 +341,7 @@ class TurnSearch:
     def _following(self, number: int) -> list[dict[str, Any]]:
         """Messages that could follow one: what its tools answer, or what the user says."""
         following: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
-        for call in self._messages[number].get("tool_calls", ())[:1]:
+        for call in raw(self._messages[number].get("tool_calls", []))[:1]:
             answer = {"role": "tool", "content": _PROBE, "name": call["function"]["name"]}
             following.insert(0, answer | ({"tool_call_id": call["id"]} if "id" in call else {}))
         return following
@@ -339,10 +364,25 @@ class TurnSearch:
         ends = [text.rfind(token) + len(token) for token in self._control_tokens if token in text]
         return text[: max(ends)] if ends else None
 
-    def _refuse_strangers(self, start: int, end: int, number: int) -> None:
-        """Raise where a turn holds another message's text, or lacks its own texts or tool calls."""
+    def _refuse_strangers(self, start: int, end: int, number: int, reach: int) -> None:
+        """Raise where a turn holds another message's text, or lacks its own; its calls may stand up to `reach`."""
         if self._whole.count(start, end) != len(self._whole.owned(number)):
             raise NoTurnError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
-        names = Counter(call["function"]["name"] for call in self._messages[number].get("tool_calls", ()))
-        if any(self._whole.text.count(name, start, end) < calls for name, calls in names.items()):
+        calls = self._messages[number].get("tool_calls", [])
+        if isinstance(calls, ValueStandIn):
+            shown = shows_calls(calls, self._trace.pieces(self._whole.text[start:reach])[1])
+        else:
+            names = Counter(call["function"]["name"] for call in calls)
+            shown = all(self._whole.text.count(name, start, reach) >= times for name, times in names.items())
+        if not shown:
             raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+
+    def _refuse_two_turns(self, start: int, end: int, number: int) -> None:
+        """Raise where a message is written as two turns: the end token, and the header again behind it."""
+        before, turn = self._whole.literal_before(start), self._whole.text[start:end]
+        closing = next((token for token in self._control_tokens if turn.endswith(token)), None)
+        for part in turn.split(closing)[1:-1] if closing else ():
+            bare = part.lstrip()
+            shared = next((n for n in range(len(bare), 0, -1) if before.endswith(bare[:n])), 0)
+            if any(token in bare[:shared] for token in self._control_tokens):
+                raise NoTurnError("turn-not-found", f"message {number + 1}: the template makes two turns of it")

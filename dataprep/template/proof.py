@@ -28,6 +28,7 @@ EMPTY_THOUGHT = re.compile(
     r"\s*[<\[◁][\w:|]*think\w*[>\]▷|]+\s*[<\[◁]/[\w:|]*think|\s*<\|channel>thought\s*<channel\|>", re.I
 )
 
+_NEXT: tuple[Message, ...] = ({"role": "user", "content": "And then?"},)
 _WORDS = 100  # characters shown of what a template says
 _MARKED = re.compile(r"\{%-?\+?\s*generation\s*-?\+?%\}")
 
@@ -86,14 +87,17 @@ class _Proof:
         self._subject, self._probe, self._ids, self._example = subject, probe, ids, example
         self._messages, self._tools = probe.messages(), probe.tools()
         self._whole = subject.official_text(self._messages, self._tools)
-        self._opening: list[str] | None = None  # control tokens between the first question and its answer
+        self._added_end = ""  # behind the official rendering
         self._problems: list[str] = []
         self._notes: list[str] = []
 
     def outcome(self) -> Outcome:
         self._notes += self._example["notes"]
-        if any(note.startswith(END_ADDED) for note in self._example["notes"]):
-            self._ids = [*self._ids, self._example["input_ids"][-1]]
+        for note in self._example["notes"]:
+            if note.startswith(END_ADDED):
+                self._added_end = note.removeprefix(f"{END_ADDED} ")
+                self._whole += self._added_end
+                self._ids = self._subject.official(self._whole, add_special_tokens=False)["input_ids"]
         if self._example["input_ids"] != self._ids:
             return Outcome(kind=WRONG, detail="ids differ from apply_chat_template's")
         if self._tools and "weather_at" not in self._context():
@@ -141,12 +145,10 @@ class _Proof:
             self._problems.append(f"answer {message + 1} ends without a control token")
         self._check_own(message, text)
         self._check_others(message, text)
-        if self._opening is None:
-            self._opening = self._opens(message, self._text_before(start))
-        self._check_tail(message, text, self._opening)
+        self._check_tail(message, text, self._text_before(start))
         if EMPTY_THOUGHT.match(text):
             self._notes.append("an empty think block is trained on")
-        header = self._header()
+        header = self._added(self._messages[:1], prompt=True).strip()
         if header and text.startswith(header):
             self._notes.append("the header of an answer is trained on: inference's prompt leaves it out there")
         prompt = self._prompt(message, start)
@@ -181,7 +183,7 @@ class _Proof:
         messages = [*self._messages]
         messages[number] = {**messages[number], "content": shown}
         try:
-            return self._subject.official_text(messages, self._tools) == self._whole
+            return self._subject.official_text(messages, self._tools) + self._added_end == self._whole
         except OFFICIAL_ERRORS:
             return False
 
@@ -206,33 +208,51 @@ class _Proof:
                     return f"inference gives it with {name}={value}"
         return self._named(inference, self._text_before(start))
 
-    def _opens(self, number: int, before: str) -> list[str]:
-        earlier = [message["content"].strip() for message in self._messages[:number]]
-        return self._controls(before[max((before.rfind(each) + len(each) for each in earlier if each), default=0) :])
-
-    def _check_tail(self, number: int, text: str, opening: list[str]) -> None:
-        """Nothing that opens a turn stands behind the message's last text."""
+    def _check_tail(self, number: int, text: str, before: str) -> None:
+        """Nothing that opens a turn stands behind the message's last text, but for one token that may end this one."""
         own = [self._messages[number]["content"].strip()]
         for call in self._messages[number].get("tool_calls", ()):
             own += [call["function"]["name"], *map(str, call["function"]["arguments"].values())]
         places = [text.rfind(each) + len(each) for each in own if each and each in text]
-        tail = self._controls(text[max(places, default=0) :])
-        if any(token in opening[1:] for token in tail) or any(token in opening[-1:] for token in tail[1:]):
+        behind = text[max(places, default=0) :]
+        tail = self._controls(behind)
+        header = self._controls(self._added(self._messages[:number], prompt=True))[:1]
+        follows = self._controls(self._added(self._messages[: number + 1], further=_NEXT))[:1]
+        if not header:  # the control tokens between the message before and this one
+            earlier = [message["content"].strip() for message in self._messages[:number]]
+            places = [before.rfind(each) + len(each) for each in earlier if each]
+            follows = self._controls(before[max(places, default=0) :])[1:]
+        opens = any(token in header for token in tail) and not self._stays(number, before + text, behind, header[0])
+        rest = self._controls(self._whole.removeprefix(before + text)) if number == len(self._messages) - 1 else []
+        if header and rest and rest[:1] != header and self._whole.startswith(before + text):
+            self._problems.append(f"answer {number + 1} goes on with {rest[0]!r} behind its targets")
+        if opens or any(token in follows for token in tail[1:] if token not in header):
             self._problems.append(f"what opens the next turn is in the targets of answer {number + 1}")
+
+    def _stays(self, number: int, shown: str, behind: str, opening: str) -> bool:
+        """Whether a token that opens turns stands within one: text follows it, whatever the next message is."""
+        named = behind[behind.rfind(opening) :]
+        for token in self._controls(named):
+            named = named.replace(token, "")
+        try:
+            longer = self._subject.official_text([*self._messages[: number + 1], *_NEXT], self._tools)
+        except OFFICIAL_ERRORS:
+            return False
+        return bool(named.strip()) and longer.startswith(shown)
 
     def _controls(self, text: str) -> list[str]:
         """The control tokens in a text, in order; `control_tokens` has the longest first."""
         pattern = "|".join(map(re.escape, self._subject.bundle.control_tokens))
         return re.findall(pattern, text) if pattern else []
 
-    def _header(self) -> str:
-        """What a generation prompt adds behind the first message; "" where it isn't a mere addition."""
+    def _added(self, messages: list[Message], further: tuple[Message, ...] = (), prompt: bool = False) -> str:
+        """What a generation prompt or further messages add to some; "" where it isn't a mere addition."""
         try:
-            bare = self._subject.official_text(self._messages[:1], self._tools)
-            prompt = self._subject.official_text(self._messages[:1], self._tools, prompt=True)
+            bare = self._subject.official_text(messages, self._tools)
+            longer = self._subject.official_text([*messages, *further], self._tools, prompt=prompt)
         except OFFICIAL_ERRORS:
             return ""
-        return prompt.removeprefix(bare).strip() if prompt.startswith(bare) else ""
+        return longer.removeprefix(bare) if longer.startswith(bare) else ""
 
     def _official_ids(self, before: list[Message], further: dict[str, Any]) -> list[int] | None:
         try:

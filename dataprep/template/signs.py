@@ -22,7 +22,9 @@ class Signs:
     """How turns look in ids."""
 
     header: Ids  # what stands before an answer; () where it can't be told
+    openings: tuple[Ids, ...]  # what else stands before answers, such as behind a tool's output
     ends: frozenset[int]  # tokens that end an answer
+    stops: frozenset[int]  # of these, the last ones behind an answer
     system_header: Ids  # what a dialogue with a system message begins with, bos left out
     controls: frozenset[int]
     bos: int | None
@@ -44,9 +46,12 @@ def load_signs(model: str) -> Signs:
         official = subject.official
         ends = [*end_tokens(subject, outcomes), *_earlier_end(subject)] or [official.eos_token]
         end_ids = frozenset(official.convert_tokens_to_ids(end) for end in ends if end)
+        header = _header(subject, end_ids)
         return Signs(
-            header=_header(subject, end_ids),
+            header=header,
+            openings=_openings(subject, header),
             ends=end_ids,
+            stops=_stops(subject, [end for end in ends if end]) or end_ids,
             system_header=_before(subject, [_SYSTEM, _USER], official.bos_token_id),
             controls=frozenset(subject.bundle.control_ids),
             bos=official.bos_token_id,
@@ -113,6 +118,40 @@ def _earlier_end(subject: Subject) -> list[str]:
         return []
     behind = text[text.find(_ANSWER["content"]) + len(_ANSWER["content"]) :].lstrip()
     return [token for token in subject.bundle.control_tokens if behind.startswith(token)][:1]
+
+
+def _openings(subject: Subject, header: Ids) -> tuple[Ids, ...]:
+    """What stands before answers where the header doesn't, from its last control token on."""
+    controls, openings = set(subject.bundle.control_ids), []
+    for probe in PROBES:
+        if not header or not probe.tools():
+            continue
+        try:
+            example = subject.example(probe)
+        except OFFICIAL_ERRORS:
+            continue
+        ids, mask = tuple(example["input_ids"]), example["assistant_masks"]
+        for start in (i for i in range(1, len(ids)) if mask[i] and not mask[i - 1]):
+            begun = next((i for i in range(start - 1, -1, -1) if ids[i] in controls), None)
+            if begun is not None and ids[max(0, start - len(header)) : start] != header:
+                openings.append(ids[begun:start])
+    return tuple(dict.fromkeys(each for each in openings if not set(header) & set(each) & controls))
+
+
+def _stops(subject: Subject, ends: list[str]) -> frozenset[int]:
+    """The last of the end tokens behind an answer, be it the last or one that others follow."""
+    stops = set()
+    for further in ([], [{**_USER, "content": "Go on"}]):
+        try:
+            text = subject.official_text([_USER, _ANSWER, *further], None)
+        except OFFICIAL_ERRORS:
+            continue
+        behind = text[text.find(_ANSWER["content"]) + len(_ANSWER["content"]) :].lstrip()
+        last = None
+        while found := next((end for end in sorted(ends, key=len, reverse=True) if behind.startswith(end)), None):
+            last, behind = found, behind[len(found) :].lstrip()
+        stops |= {subject.official.convert_tokens_to_ids(last)} if last else set()
+    return frozenset(stops)
 
 
 def _before(subject: Subject, messages: list[Message], bos: int | None) -> Ids:

@@ -4,7 +4,7 @@ What a recipe leaves out is counted and not listed one by one: that was asked fo
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,7 @@ def close_ledger(
     selection: Selection,
     sides: Sides,
     splits: dict[str, list[ShardRecord]],
-    turns: TurnLedger,
-    notes: dict[str, int],
+    counts: "RowCounts",
 ) -> Ledger:
     """Account for every row and token."""
     records = [record for shards in splits.values() for record in shards]
@@ -52,37 +51,48 @@ def close_ledger(
         tokens=TokenLedger(
             tokens=selection.tokens, repeated=repeated, targets=targets, context=packed - targets, cut=cut
         ),
-        turns=turns,
-        notes=notes,
+        turns=counts.turns(),
+        notes=counts.notes(),
     )
 
 
-def count_notes(corpus: Sequence[pa.RecordBatch]) -> dict[str, int]:
-    """Conversations by the notes that the cached chunks hold of them."""
-    notes = Counter(note for batch in corpus for note in batch.column("notes").flatten().to_pylist())
-    return dict(sorted(notes.items()))
+class RowCounts:
+    """Sums of what the cached chunks tell of their conversations."""
 
+    def __init__(self) -> None:
+        self._names: dict[str, Counter[str]] = {
+            name: Counter() for name in ("differing_turns", "left_out_turns", "prompts")
+        }
+        self._sums: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
 
-def count_turns(corpus: Sequence[pa.RecordBatch]) -> TurnLedger:
-    """Sum up what the cached chunks tell of their conversations' turns."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("differing_turns", "left_out_turns", "prompts")}
-    for batch in corpus:
-        for name, counter in counts.items():
-            names, numbers = batch.column(name).keys, batch.column(name).items
-            for key, number in zip(names.to_pylist(), numbers.to_pylist(), strict=True):
-                counter[key] += number
-    sums = {
-        name: sum(int(to_numpy(batch.column(name)).sum(dtype=np.int64)) for batch in corpus)
-        for name in ("trained_turns", "remaining_turns", "exact_tokens")
-    }
-    return TurnLedger(
-        trained=sums["trained_turns"],
-        differing=dict(sorted(counts["differing_turns"].items())),
-        left_out=dict(sorted(counts["left_out_turns"].items())),
-        prompts=dict(sorted(counts["prompts"].items())),
-        exact_differing=sums["remaining_turns"],
-        exact_tokens=sums["exact_tokens"],
-    )
+    def watch(self, corpus: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Pass chunks on, counting what is in them."""
+        for batch in corpus:
+            for name, counter in self._names.items():
+                names, numbers = batch.column(name).keys, batch.column(name).items
+                for key, number in zip(names.to_pylist(), numbers.to_pylist(), strict=True):
+                    counter[key] += number
+            for name in ("trained_turns", "remaining_turns", "exact_tokens"):
+                self._sums[name] += int(to_numpy(batch.column(name)).sum(dtype=np.int64))
+            self._notes.update(batch.column("notes").flatten().to_pylist())
+            yield batch
+
+    def notes(self) -> dict[str, int]:
+        """Conversations by the notes on them."""
+        return dict(sorted(self._notes.items()))
+
+    def turns(self) -> TurnLedger:
+        """What the conversations' turns come to."""
+        by_name = {name: dict(sorted(counter.items())) for name, counter in self._names.items()}
+        return TurnLedger(
+            trained=self._sums["trained_turns"],
+            differing=by_name["differing_turns"],
+            left_out=by_name["left_out_turns"],
+            prompts=by_name["prompts"],
+            exact_differing=self._sums["remaining_turns"],
+            exact_tokens=self._sums["exact_tokens"],
+        )
 
 
 def count_by_source(side: Side, names: Sequence[str]) -> dict[str, SourceCounts]:
@@ -109,7 +119,7 @@ def write_quarantine(
     lines = []
     if rows:
         table = read_rows(conversations, source, 0, source.kept, ["id", "origin"])
-        for row, record in zip(rows, table.take(rows).to_pylist(), strict=True):
+        for row, record in zip(rows, table.take(pa.array(rows)).to_pylist(), strict=True):
             reason, detail = turned_away[row]
             line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": _FIXES[reason]}
             lines.append(orjson.dumps(line).decode() + "\n")

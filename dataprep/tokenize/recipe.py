@@ -1,10 +1,11 @@
-"""Recipes: a TOML file in; how much of each source is trained on, out. Every mistake in it is one error.
+"""Recipes: a TOML file in; how much of each source is trained on, and what of it, out. Every mistake is one error.
 
 seed = 1                    # of selection and order, as --seed
 [sources.smilechat]
 weight = 2.0                # each conversation twice; 0.3: a fixed 30% of them; 0: none
 [sources."glaive_*"]        # every source takes the first entry that matches its name
 max_conversations = 5000    # of each such source, before the weight; max_tokens likewise
+train_on = "last"           # as --train-on, for these sources; turns and thinking likewise
 [default]
 weight = 1.0                # sources that no entry matches
 """
@@ -12,35 +13,51 @@ weight = 1.0                # sources that no entry matches
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import asdict, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from schemas.errors import InputError
-from schemas.manifest import SourceMix
+from schemas.manifest import SourceMix, TargetRules, TokenOptions
 
 _SHOWN = 20
+_RULES = tuple(TargetRules.__dataclass_fields__)
 _EXPECTED = {
     "seed": "a whole number, 0 or more",
     "weight": "a number from 0 to 1000, such as 2.0",
     "max_conversations": "a whole number, 1 or more",
     "max_tokens": "a whole number, 1 or more",
+    "train_on": "one of assistant, last, tool-calls, all",
+    "turns": "one of whole, last, exact",
+    "thinking": "one of keep, drop, only",
     "sources": 'tables such as [sources.NAME] or [sources."glaive_*"]',
     "default": "a table such as [default] with weight = 1.0",
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid", strict=True))
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Entry(SourceMix):
+    """What a recipe says of sources; rules are None where the command line's hold."""
+
+    train_on: Literal["assistant", "last", "tool-calls", "all"] | None = None
+    turns: Literal["whole", "last", "exact"] | None = None
+    thinking: Literal["keep", "drop", "only"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Entries:
     """What a recipe file holds, in the file's order."""
 
     seed: Annotated[int, Field(ge=0, le=2**62)] | None = None
-    sources: dict[str, SourceMix] = field(default_factory=dict)
-    default: SourceMix = field(default_factory=SourceMix)
+    sources: dict[str, Entry] = field(default_factory=dict)
+    default: Entry = field(default_factory=Entry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +98,39 @@ def settle(recipe: Recipe, sources: Sequence[str]) -> dict[str, SourceMix]:
 
     Raises InputError for an entry that no source takes.
     """
+    mixes = {name: _mix(entry) for name, entry in _entries_of(recipe, sources).items()}
+    return {name: mix for name, mix in mixes.items() if mix != SourceMix()}
+
+
+def settle_targets(recipe: Recipe, sources: Sequence[str], options: TokenOptions) -> dict[str, TargetRules]:
+    """The rules of each source that `options` don't decide; `sources` are sorted names.
+
+    Raises InputError for an entry that no source takes, and for rules that don't go together.
+    """
+    usual = TargetRules(**{name: getattr(options, name) for name in _RULES})
+    rules = {}
+    for source, entry in _entries_of(recipe, sources).items():
+        given = {name: getattr(entry, name) for name in _RULES}
+        own = TargetRules(**{name: value or getattr(usual, name) for name, value in given.items()})
+        if own.train_on == "all" and own.turns != "whole":
+            where = f"--recipe {recipe.file}: source {source}"
+            raise InputError(f'{where}: train_on = "all" goes with turns = "whole" only, not with "{own.turns}"')
+        if own != usual:
+            rules[source] = own
+    return rules
+
+
+def _mix(entry: Entry) -> SourceMix:
+    return SourceMix(**{name: value for name, value in asdict(entry).items() if name not in _RULES})
+
+
+def _entries_of(recipe: Recipe, sources: Sequence[str]) -> dict[str, Entry]:
     entries = recipe.entries
     taken = {name: _first_match(entries, name) for name in sources}
     for pattern in entries.sources:
         if pattern not in taken.values():
             raise InputError(f"--recipe {recipe.file}: {_takes_nothing(pattern, taken)}")
-    mixes = {name: entries.default if entry is None else entries.sources[entry] for name, entry in taken.items()}
-    return {name: mix for name, mix in mixes.items() if mix != SourceMix()}
+    return {name: entries.default if entry is None else entries.sources[entry] for name, entry in taken.items()}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -119,7 +162,7 @@ def _mistake(error: ValidationError, content: dict[str, Any]) -> str:
     for part in path:
         value = value[part] if isinstance(value, dict) else value
     if first["type"] == "unexpected_keyword_argument":
-        allowed = Entries if len(path) == 1 else SourceMix
+        allowed = Entries if len(path) == 1 else Entry
         dots = f'; a name with dots is quoted: [sources."{".".join(path[1:])}"]' if isinstance(value, dict) else ""
         return f"{where}: unknown; expected one of {', '.join(allowed.__dataclass_fields__)}{dots if path[1:] else ''}"
     expected = "a table such as [sources.NAME] with weight = 1.0" if path[:-1] == ["sources"] else _EXPECTED[path[-1]]

@@ -1,31 +1,34 @@
 """`dataprep tokenize`: conversations in the cache -> examples in the cache -> packed shards, with their manifest."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataprep.core.chunks import Chunk, find_chunks
+from dataprep.core.chunk_files import open_chunk, sound_files
+from dataprep.core.chunks import find_chunks
 from dataprep.core.columns import canonical_json
+from dataprep.core.lock import locked
+from dataprep.core.ray_tasks import require_ray
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
-from dataprep.core.workers import num_cores
 from dataprep.stages.pack import mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Sides, choose_sides
-from dataprep.stages.write import open_chunk, write_shards
+from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
-from dataprep.tokenize.ledger import close_ledger, count_by_source, count_notes, count_turns, write_quarantine
+from dataprep.tokenize.fill import TokenWork, fill_cache
+from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.options import settled_options
-from dataprep.tokenize.recipe import Recipe, listed, settle
-from dataprep.tokenize.shards_folder import complete_manifest, copy_tokenizer, remove_stale
-from dataprep.tokenize.token_cache import fill_cache, tokens_fingerprint
+from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
+from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
+from dataprep.tokenize.targets import keyed_chunks
+from dataprep.tokenize.token_cache import all_whole, tokens_fingerprint, write_examples_manifest
 from schemas.errors import CacheError, InputError
-from schemas.files import sha256_file
+from schemas.files import remove_leftovers, sha256_file
 from schemas.manifest import (
     SHARDS_FORMAT,
     SHARDS_VERSION,
@@ -34,6 +37,7 @@ from schemas.manifest import (
     ShardRecord,
     ShardsManifest,
     SourceMix,
+    TargetRules,
     TokenizerRecord,
     TokenOptions,
     read_conversations_manifest,
@@ -49,6 +53,7 @@ class Built:
     folder: Path
     tokenized: int  # conversations that weren't in the cache
     up_to_date: bool
+    cluster: str = ""  # which tokenised them; empty: this machine
 
 
 def tokenize_corpus(
@@ -58,42 +63,76 @@ def tokenize_corpus(
     workers: int | None = None,
     recipe: Recipe | None = None,
     token_options: TokenOptions | None = None,
+    engine: str = "local",
 ) -> Built:
     """Tokenise the conversations of `cache` for `model` and pack them. Does only what isn't there already.
+
+    The engine is "local", processes of this machine, or "ray", a cluster that shares the cache.
 
     Raises CacheError (no conversations, damaged files, a full disk), ModelError, InputError (nothing to train on, a
     source that isn't there, an option that doesn't fit the chat template).
     """
+    if engine == "ray":
+        require_ray()
+    read_conversations_manifest(cache / "conversations")  # before the lock makes a file
+    with locked(cache):
+        return _tokenize(cache, model, options, workers, recipe, token_options or TokenOptions(), engine)
+
+
+def _tokenize(
+    cache: Path,
+    model: str,
+    options: PackOptions,
+    workers: int | None,
+    recipe: Recipe | None,
+    token_options: TokenOptions,
+    engine: str,
+) -> Built:
     folder = cache / "conversations"
     source = read_conversations_manifest(folder)
     corpus = read_corpus(folder, source)
     _require_sources(options.val_sources, corpus.names, source)
     mixture = _mixture(recipe, corpus.names, source)
+    targets = ruled_targets(recipe, corpus.names, source, token_options)
     tokenizer = load_tokenizer(model, cache)
-    token_options = settled_options(token_options or TokenOptions(), tokenizer, date.today())
+    token_options = settled_options(token_options, tokenizer, date.today())
     tokens = tokens_fingerprint(tokenizer, token_options)
-    fingerprint = _fingerprint(corpus, tokens, options, mixture)
+    fingerprint = _fingerprint(corpus, tokens, options, mixture, targets)
     conversations_sha256 = sha256_file(folder / "manifest.json")
     shards = cache / "shards"
-    there = complete_manifest(shards, fingerprint)
-    if there is not None and (there.model, there.conversations_sha256) == (model, conversations_sha256):
-        return Built(manifest=there, folder=shards, tokenized=0, up_to_date=True)
-
-    chunks = find_chunks(corpus.ids)
+    there = find_same(shards, fingerprint)
+    made_of = there.whole and (there.whole.model, there.whole.conversations_sha256)
     examples = cache / "tokens" / tokens[:16]
-    tokenized = fill_cache(examples, folder, source, chunks, tokenizer, token_options, workers or num_cores())
-    batches = _open_chunks(examples, chunks)
-    selection = select_spans(batches, chunks, corpus.sources, options)
+    if there.whole is not None and made_of == (model, conversations_sha256) and all_whole(examples):
+        return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
+
+    chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
+    write_examples_manifest(examples, model, tokenizer, token_options)
+    found = sound_files(examples, chunks)
+    missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
+    remove_leftovers(examples)
+    work = TokenWork(
+        conversations=folder,
+        manifest=source,
+        tokenizer=tokenizer,
+        options=token_options,
+        targets=targets,
+        folder=examples,
+    )
+    filled = fill_cache(work, missing, workers, engine)
+    files = _with_made(found, sound_files(examples, missing), examples)
+    counts = RowCounts()
+    selection = select_spans(counts.watch(map(open_chunk, files)), chunks, corpus.sources, options)
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
     listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
     quarantine = write_quarantine(listing, folder, source, selection, sides)
     _require_examples(cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, batches, options, fingerprint)
+    splits = _write_splits(shards, sides, corpus.keys, files, options, fingerprint, there.shards)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
         model=model,
-        tokenizer=_tokenizer_record(tokenizer, copy_tokenizer(tokenizer, shards)),
+        tokenizer=_tokenizer_record(tokenizer, *copy_tokenizer(tokenizer, shards)),
         token_options=token_options,
         options=options,
         mixture=mixture,
@@ -101,20 +140,38 @@ def tokenize_corpus(
         fingerprint=fingerprint,
         tokens_fingerprint=tokens,
         sources=corpus.names,
-        ledger=close_ledger(source, selection, sides, splits, count_turns(batches), count_notes(batches)),
+        ledger=close_ledger(source, selection, sides, splits, counts),
         splits=splits,
         by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
         quarantine=quarantine,
+        targets=targets,
     )
     write_manifest(shards / "manifest.json", manifest)
     remove_stale(shards, manifest)
-    return Built(manifest=manifest, folder=shards, tokenized=tokenized, up_to_date=False)
+    return Built(manifest=manifest, folder=shards, tokenized=filled.tokenized, up_to_date=False, cluster=filled.cluster)
 
 
-def _fingerprint(corpus: Corpus, tokens: str, options: PackOptions, mixture: dict[str, SourceMix]) -> str:
-    mixes = {name: asdict(mix) for name, mix in mixture.items()}
-    decides = [SHARDS_VERSION, corpus.ids, corpus.names, tokens, asdict(options), mixes]
+def ruled_targets(
+    recipe: Recipe | None, names: Sequence[str], source: ConversationsManifest, options: TokenOptions
+) -> dict[str, TargetRules]:
+    """The rules of each source that the recipe decides otherwise than the options do."""
+    if recipe is None:
+        return {}
+    rules = settle_targets(recipe, sorted({*names, *source.sources}), options)
+    return {name: rules[name] for name in names if name in rules}
+
+
+def _fingerprint(
+    corpus: Corpus,
+    tokens: str,
+    options: PackOptions,
+    mixture: dict[str, SourceMix],
+    targets: dict[str, TargetRules],
+) -> str:
+    by_source = [{name: asdict(each) for name, each in table.items()} for table in (mixture, targets)]
+    decides = [SHARDS_VERSION, corpus.names, tokens, asdict(options), *by_source]
     digest = hashlib.sha256(canonical_json(decides))
+    digest.update(corpus.ids.tobytes())
     digest.update(corpus.sources.tobytes())
     return digest.hexdigest()
 
@@ -152,42 +209,37 @@ def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:
     raise InputError(f"{cache}: no conversation is left to train on; see {quarantine}")
 
 
-def _open_chunks(folder: Path, chunks: Sequence[Chunk]) -> list[pa.RecordBatch]:
-    """Map every chunk, in order. Raises CacheError naming a damaged one, after removing it."""
-    batches = []
-    for chunk in chunks:
-        path = folder / f"{chunk.key}.arrow"
-        try:
-            batch = open_chunk(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            path.unlink(missing_ok=True)
-            raise CacheError(f"{path}: damaged, removed; run the command again to make it anew") from error
-        if batch.num_rows != chunk.stop - chunk.start:
-            path.unlink()
-            raise CacheError(f"{path}: holds {batch.num_rows} rows, not its own; removed, run the command again")
-        batches.append(batch)
-    return batches
+def _with_made(found: Sequence[Path | None], made: Sequence[Path | None], folder: Path) -> list[Path]:
+    """The files of all chunks: in the places of those that weren't found, in order, those that were made."""
+    rest = iter(made)
+    files = [next(rest) if file is None else file for file in found]
+    whole = [file for file in files if file is not None]
+    if len(whole) < len(files):
+        raise CacheError(f"{folder}: chunks that were just written can't be read; check the disk, then run it again")
+    return whole
 
 
 def _write_splits(
     shards: Path,
     sides: Sides,
     keys: NDArray[np.uint64],
-    corpus: Sequence[pa.RecordBatch],
+    files: Sequence[Path],
     options: PackOptions,
     fingerprint: str,
+    there: Mapping[str, ShardRecord],
 ) -> dict[str, list[ShardRecord]]:
-    """Pack each side and write its shards."""
+    """Pack each side and write its shards, but for those that are there."""
     splits = {}
     for name, side in sides.splits.items():
         examples = side.examples
         shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
-        packing = pack_examples(examples.lengths, shuffle_keys, side.copies, options.seq_len, options.seed)
-        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, corpus)
+        lengths, copies = examples.lengths, side.copies
+        packing = pack_examples(lengths, shuffle_keys, copies, options.seq_len, options.seed, options.pack)
+        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, files, there)
     return splits
 
 
-def _tokenizer_record(tokenizer: ModelTokenizer, folder: str) -> TokenizerRecord:
+def _tokenizer_record(tokenizer: ModelTokenizer, folder: str, files: dict[str, str]) -> TokenizerRecord:
     from dataprep.core.encode import encoder_name
 
     proven = tokenizer.encoder_proof is not None
@@ -199,4 +251,5 @@ def _tokenizer_record(tokenizer: ModelTokenizer, folder: str) -> TokenizerRecord
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         encoder=f"{encoder_name(fast=proven)} ({tokenizer.encoder_note})",
+        files=files,
     )

@@ -1,56 +1,67 @@
-"""The folder shards/: whether it is complete, the tokenizer in it, and removing what no manifest names any more."""
+"""The folder shards/: which of it is whole, the tokenizer in it, and removing what no manifest names any more."""
 
-import os
-from contextlib import suppress
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile, rmtree
 
 from dataprep.core.tokenizer import ModelTokenizer
 from schemas.errors import CacheError
-from schemas.files import remove_leftovers
-from schemas.manifest import ShardsManifest, read_shards_manifest
+from schemas.files import damaged_files, remove_leftovers, sha256_file, written_whole
+from schemas.manifest import ShardRecord, ShardsManifest, read_shards_manifest
+
+OURS = re.compile(r"[a-z]+-\d{5}-[0-9a-f]{8}\.arrow|quarantine-[0-9a-f]{8}\.jsonl|tokenizer-[0-9a-f]{8}")
 
 
-def complete_manifest(shards: Path, fingerprint: str) -> ShardsManifest | None:
-    """The manifest in `shards` if it is what a run would make again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is there of the shards that a run would make."""
+
+    whole: ShardsManifest | None = None  # where nothing of what it names is missing or damaged
+    shards: dict[str, ShardRecord] = field(default_factory=dict)  # by file: those that are as their manifest says
+
+
+def find_same(shards: Path, fingerprint: str) -> Found:
+    """Look for the shards of this fingerprint, and check every byte of them."""
     try:
         manifest = read_shards_manifest(shards)
     except CacheError:
-        return None
-    files = [record for records in manifest.splits.values() for record in records]
-    whole = all((shards / f.file).is_file() and (shards / f.file).stat().st_size == f.bytes for f in files)
-    here = (
-        whole
-        and (shards / manifest.tokenizer.folder / "tokenizer.json").is_file()
-        and (shards / manifest.quarantine.file).is_file()
-    )
-    return manifest if here and manifest.fingerprint == fingerprint else None
+        return Found()
+    if manifest.fingerprint != fingerprint:
+        return Found()
+    damaged = damaged_files(shards, named_files(manifest))
+    records = [record for records in manifest.splits.values() for record in records]
+    sound = {record.file: record for record in records if record.file not in damaged}
+    return Found(whole=None if damaged else manifest, shards=sound)
 
 
-def copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> str:
-    """Put the tokenizer's files beside the shards, so that trainers need nothing else; returns the folder's name."""
+def named_files(manifest: ShardsManifest) -> dict[str, str]:
+    """Every file that a manifest of shards names, below its folder, with its SHA-256."""
+    files = {record.file: record.sha256 for records in manifest.splits.values() for record in records}
+    files[manifest.quarantine.file] = manifest.quarantine.sha256
+    tokenizer = manifest.tokenizer
+    return files | {f"{tokenizer.folder}/{name}": digest for name, digest in tokenizer.files.items()}
+
+
+def copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> tuple[str, dict[str, str]]:
+    """Put the tokenizer's files beside the shards, so that trainers need nothing else.
+
+    Returns the folder's name, and the files in it with their SHA-256.
+    """
     folder = shards / f"tokenizer-{Path(tokenizer.folder).parent.name[:8]}"
-    if not folder.is_dir():
-        partial = shards / f".{folder.name}.{os.getpid()}.tmp"
-        try:
-            partial.mkdir(parents=True)
-            for path in sorted(Path(tokenizer.folder).iterdir()):
-                copyfile(path, partial / path.name)
-            with suppress(OSError):  # another run has put the same there
-                partial.rename(folder)
-        except OSError as error:
-            raise CacheError(f"{folder}: cannot be written: {error.strerror}; free space there") from error
-        finally:
-            rmtree(partial, ignore_errors=True)
-    return folder.name
+    files = {path.name: sha256_file(path) for path in sorted(Path(tokenizer.folder).iterdir())}
+    for name in damaged_files(folder, files):
+        with written_whole(folder / name) as temporary:
+            copyfile(Path(tokenizer.folder) / name, temporary)
+    return folder.name, files
 
 
 def remove_stale(shards: Path, manifest: ShardsManifest) -> None:
     """Remove what earlier manifests named; a trainer that has mapped a shard keeps it until it ends."""
     named = {record.file for records in manifest.splits.values() for record in records}
     named |= {manifest.quarantine.file, manifest.tokenizer.folder}
-    for pattern in ("*.arrow", "quarantine-*.jsonl", "tokenizer-*"):
-        for path in shards.glob(pattern):
-            if path.name not in named:
-                rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in list(shards.iterdir()):
+        if path.name not in named and OURS.fullmatch(path.name):
+            rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     remove_leftovers(shards)
+    remove_leftovers(shards / manifest.tokenizer.folder)

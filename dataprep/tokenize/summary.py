@@ -9,13 +9,15 @@ from dataprep.stages.sides import BY_RECIPE
 from dataprep.stages.tracing import END_ADDED, FOUND_BY_RENDERING
 from dataprep.tokenize.recipe import listed
 from dataprep.tokenize.run import Built
-from schemas.manifest import ShardRecord, ShardsManifest, SourceCounts, SourceMix
+from dataprep.tokenize.targets import targets_text
+from schemas.manifest import PackOptions, ShardRecord, ShardsManifest, SourceCounts, SourceMix
 
 _SOURCES_SHOWN = 8
 _NOTES = {
     CONTROL_TOKENS_AS_TEXT: "hold strings of control tokens, which stay text (--control-tokens)",
     FOUND_BY_RENDERING: "were rendered part by part to find their turns, as the template can't be traced",
 }
+_PACKED = {"best-fit": "", "sequential": ", in order", "none": ", one example each"}
 _NONE = SourceCounts(conversations=0, examples=0, tokens=0)
 
 
@@ -24,7 +26,7 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     manifest = built.manifest
     turned_away = manifest.ledger.turned_away
     rows = [*_row_counts(manifest), *_token_counts(manifest), *_turn_counts(manifest)]
-    rows += [_split_row(name, records, manifest.options.seq_len) for name, records in manifest.splits.items()]
+    rows += [_split_row(name, records, manifest.options) for name, records in manifest.splits.items()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name:<{width}}  {count:>13,}  {note}".rstrip() for name, count, note in rows]
     lines += [*_turn_lines(manifest), *_note_lines(manifest), *_source_lines(manifest)]
@@ -36,7 +38,9 @@ def tokenize_summary(built: Built, seconds: float) -> str:
     if built.up_to_date:
         lines.append(f"{built.folder}: up to date, nothing to do ({seconds:.1f} s)")
     else:
-        lines.append(f"{built.folder}: written in {seconds:.1f} s, {built.tokenized:,} conversations tokenised anew")
+        by = f" by {built.cluster}" if built.cluster else ""
+        made = f"{built.tokenized:,} conversations tokenised anew{by}"
+        lines.append(f"{built.folder}: written in {seconds:.1f} s, {made}")
     cache = os.fspath(built.folder.parent)
     lines.append(f"next: dataprep inspect {cache}   |   train run --shards {cache}")
     return "\n".join(lines)
@@ -119,12 +123,13 @@ def _note_lines(manifest: ShardsManifest) -> list[str]:
     return lines
 
 
-def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple[str, int, str]:
+def _split_row(name: str, records: Iterable[ShardRecord], options: PackOptions) -> tuple[str, int, str]:
     records = list(records)
     packs, tokens = sum(r.packs for r in records), sum(r.tokens for r in records)
     examples, size = sum(r.examples for r in records), sum(r.bytes for r in records)
     note = (
-        f"of {seq_len}: {examples:,} examples, {tokens / (packs * seq_len):.2%} full, {size / tokens:.2f} bytes a token"
+        f"of {options.seq_len}{_PACKED[options.pack]}: {examples:,} examples, "
+        f"{tokens / (packs * options.seq_len):.2%} full, {size / tokens:.2f} bytes a token"
     )
     return f"{name} packs", packs, note
 
@@ -132,22 +137,22 @@ def _split_row(name: str, records: Iterable[ShardRecord], seq_len: int) -> tuple
 def _source_lines(manifest: ShardsManifest) -> list[str]:
     """A line for each of the largest sources, and how the sides were made; none where there is nothing to tell."""
     train, val = manifest.by_source["train"], manifest.by_source.get("val", {})
-    asked = manifest.options.val_fraction or manifest.options.val_sources or manifest.mixture
+    asked = manifest.options.val_fraction or manifest.options.val_sources or manifest.mixture or manifest.targets
     if len(manifest.sources) == 1 and not asked:
         return []
     packed = sum(counts.tokens for counts in train.values())
     order = sorted(manifest.sources, key=lambda name: (-train.get(name, _NONE).tokens, name))
-    rows = [["by source", "trained on", "weight", "tokens", "share", "held out"]]
+    rows = [["by source", "trained on", "weight", "tokens", "share", "held out", "targets"]]
     for name in order[:_SOURCES_SHOWN]:
         counts = train.get(name, _NONE)
         weight = manifest.mixture.get(name, SourceMix()).weight if name not in manifest.options.val_sources else 0
         held_out = val.get(name, _NONE).conversations
         share = f"{counts.tokens / packed:.1%}"
-        rows.append(
-            [f"  {name}", f"{counts.conversations:,}", f"{weight:g}", f"{counts.tokens:,}", share, f"{held_out:,}"]
-        )
-    shown = [column for column in range(6) if (column != 2 or manifest.mixture) and (column != 5 or val)]
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        numbers = [f"{counts.conversations:,}", f"{weight:g}", f"{counts.tokens:,}", share, f"{held_out:,}"]
+        rows.append([f"  {name}", *numbers, targets_text(manifest.targets.get(name, manifest.token_options))])
+    there = {2: bool(manifest.mixture), 5: bool(val), 6: bool(manifest.targets)}
+    shown = [column for column in range(7) if there.get(column, True)]
+    widths = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = ["  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in shown[1:])]) for row in rows]
     if len(order) > _SOURCES_SHOWN:
         lines.append(f"  and {len(order) - _SOURCES_SHOWN:,} more: by_source in manifest.json")

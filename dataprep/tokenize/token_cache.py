@@ -1,28 +1,33 @@
-"""The cache of examples: which chunks are there, and making those that aren't."""
+"""What examples are made by: a tokenizer with its options, loaded once a process, and the fingerprint of both."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from dataprep.core.chunks import Chunk
-from dataprep.core.columns import canonical_json, read_rows
+from dataprep.core.chunk_files import damaged_chunks
+from dataprep.core.columns import canonical_json
 from dataprep.core.encode import Encoder
-from dataprep.core.progress import progress_bar
 from dataprep.core.tokenizer import ModelTokenizer
-from dataprep.core.workers import run_tasks
 from dataprep.stages.render import CLOCK, Renderer
 from dataprep.stages.tokenize import SpecialIds, tokenize_chunk
-from schemas.example import EXAMPLES_VERSION
-from schemas.files import remove_leftovers, written_whole
-from schemas.manifest import ConversationsManifest, TokenOptions
+from dataprep.tokenize.targets import options_of
+from schemas.errors import CacheError
+from schemas.example import EXAMPLES_FORMAT, EXAMPLES_VERSION
+from schemas.manifest import (
+    ExamplesManifest,
+    TargetRules,
+    TokenOptions,
+    read_examples_manifest,
+    write_manifest,
+)
 
-ROWS_PER_TASK = 1_024
 _DEFAULTS = TokenOptions()
-_MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
+_NO_RULES: Mapping[str, TargetRules] = {}
 
 
 def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
@@ -37,6 +42,35 @@ def tokens_fingerprint(tokenizer: ModelTokenizer, options: TokenOptions) -> str:
     return hashlib.sha256(canonical_json(decides)).hexdigest()
 
 
+def all_whole(folder: Path) -> bool:
+    """Whether what is there of a tokens folder is as it was written."""
+    if not folder.is_dir():
+        return True
+    try:
+        read_examples_manifest(folder)
+    except CacheError:
+        return False
+    return not damaged_chunks(folder)
+
+
+def write_examples_manifest(folder: Path, model: str, tokenizer: ModelTokenizer, options: TokenOptions) -> None:
+    """Tell beside the chunks what they were made by, where nothing whole tells it yet."""
+    with suppress(CacheError):
+        read_examples_manifest(folder)
+        return
+    manifest = ExamplesManifest(
+        format=EXAMPLES_FORMAT,
+        version=EXAMPLES_VERSION,
+        model=model,
+        tokenizer_sha256=tokenizer.sha256,
+        template_sha256=tokenizer.template_sha256,
+        special_tokens=tokenizer.special_tokens,
+        token_options=options,
+        fingerprint=tokens_fingerprint(tokenizer, options),
+    )
+    write_manifest(folder / "manifest.json", manifest)
+
+
 @dataclass(slots=True, kw_only=True)
 class TokenizeEngine:
     """What a worker holds: renderer, encoder and the special ids of one tokenizer."""
@@ -45,111 +79,58 @@ class TokenizeEngine:
     encoder: Encoder
     special: SpecialIds
     options: TokenOptions
+    by_source: dict[str, "TokenizeEngine"] = field(default_factory=dict)  # of the sources with rules of their own
 
     @classmethod
-    def load(cls, tokenizer: ModelTokenizer, options: TokenOptions = _DEFAULTS) -> "TokenizeEngine":
+    def load(
+        cls,
+        tokenizer: ModelTokenizer,
+        options: TokenOptions = _DEFAULTS,
+        targets: Mapping[str, TargetRules] = _NO_RULES,
+    ) -> "TokenizeEngine":
         """Load what the tokenizer's files hold."""
         encoder = tokenizer.encoder()
-        renderer = None
-        if tokenizer.template:
-            renderer = Renderer(
-                tokenizer.template,
-                tokenizer.special_tokens,
-                tokenizer.control_tokens,
-                encoder.length,
-                tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
-                options=options,
-            )
         controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
         controls[tokenizer.control_ids] = True
-        return cls(
-            renderer=renderer,
+        usual = cls(
+            renderer=_renderer(tokenizer, encoder, options),
             encoder=encoder,
             special=SpecialIds(is_control=controls, eos=tokenizer.eos_token_id, tokens=tuple(tokenizer.control_tokens)),
             options=options,
         )
+        own: dict[str, TokenizeEngine] = {}
+        for rules in dict.fromkeys(targets.values()):
+            ruled = options_of(options, rules)
+            engine = replace(usual, renderer=_renderer(tokenizer, encoder, ruled), options=ruled, by_source={})
+            own |= {source: engine for source, its_rules in targets.items() if its_rules == rules}
+        usual.by_source = own
+        return usual
+
+    def tokenize(self, table: pa.Table) -> pa.RecordBatch:
+        """Tokenise a chunk, each conversation by the rules of its source."""
+        if not self.by_source:
+            return tokenize_chunk(table, self.renderer, self.encoder, self.special, self.options)
+        rows: dict[int, list[int]] = {}
+        engines = {id(engine): engine for engine in self.by_source.values()}
+        for row, source in enumerate(table.column("source").to_pylist()):
+            rows.setdefault(id(self.by_source.get(source)), []).append(row)
+        batches = []
+        for key, own in rows.items():
+            engine = engines.get(key, self)
+            part = table.take(own).combine_chunks()
+            batches.append(tokenize_chunk(part, engine.renderer, self.encoder, self.special, engine.options))
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches).take(pa.array(order))
 
 
-_engine: TokenizeEngine | None = None  # of this process; a forked worker finds its parent's
-
-
-def _load_engine(tokenizer: ModelTokenizer, options: TokenOptions) -> None:
-    global _engine
-    if _engine is None:
-        _engine = TokenizeEngine.load(tokenizer, options)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    conversations: Path
-    manifest: ConversationsManifest
-    chunks: list[Chunk]  # consecutive
-    folder: Path
-
-
-def fill_cache(
-    folder: Path,
-    conversations: Path,
-    manifest: ConversationsManifest,
-    chunks: Sequence[Chunk],
-    tokenizer: ModelTokenizer,
-    options: TokenOptions,
-    workers: int,
-) -> int:
-    """Make the chunks that aren't in `folder` yet; returns how many conversations were tokenised for it."""
-    global _engine
-    missing = [chunk for chunk in chunks if not (folder / f"{chunk.key}.arrow").is_file()]
-    rows = sum(chunk.stop - chunk.start for chunk in missing)
-    if not missing:
-        return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    _engine = TokenizeEngine.load(tokenizer, options)
-    tasks = (
-        _Task(conversations=conversations, manifest=manifest, chunks=group, folder=folder) for group in _groups(missing)
+def _renderer(tokenizer: ModelTokenizer, encoder: Encoder, options: TokenOptions) -> Renderer | None:
+    if not tokenizer.template:
+        return None
+    return Renderer(
+        tokenizer.template,
+        tokenizer.special_tokens,
+        tokenizer.control_tokens,
+        encoder.length,
+        tokenizer.compiled_template(official=bool(options.template_args.keys() - {CLOCK})),
+        options=options,
     )
-    workers = min(workers, max(1, rows // _MIN_ROWS_PER_WORKER))
-    with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(_make_chunks, tasks, workers, _load_engine, (tokenizer, options)):
-            bar.update(done)
-    _engine = None
-    return rows
-
-
-def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """Runs of consecutive chunks of about ROWS_PER_TASK rows."""
-    group: list[Chunk] = []
-    for chunk in chunks:
-        if group and (chunk.start != group[-1].stop or chunk.stop - group[0].start > ROWS_PER_TASK):
-            yield group
-            group = []
-        group.append(chunk)
-    if group:
-        yield group
-
-
-def _make_chunks(task: _Task) -> int:
-    assert _engine is not None
-    first, last = task.chunks[0].start, task.chunks[-1].stop
-    columns = ["messages", "tools"]
-    table = read_rows(task.conversations, task.manifest, first, last, columns).combine_chunks()
-    for chunk in task.chunks:
-        batch = tokenize_chunk(
-            table.slice(chunk.start - first, chunk.stop - chunk.start),
-            _engine.renderer,
-            _engine.encoder,
-            _engine.special,
-            _engine.options,
-        )
-        write_chunk(task.folder / f"{chunk.key}.arrow", batch)
-    return last - first
-
-
-def write_chunk(path: Path, batch: pa.RecordBatch) -> None:
-    """Write one chunk of examples, whole or not at all."""
-    with (
-        written_whole(path, durable=False) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as out,
-    ):
-        out.write_batch(batch)

@@ -19,6 +19,8 @@ from dataprep.core.columns import read_rows
 from dataprep.core.progress import progress_bar
 from dataprep.core.shards import Pack, all_packs, map_shard, shards_folder
 from dataprep.stages.plan import RefusedError
+from dataprep.tokenize.targets import options_of, targets_text
+from dataprep.verify.files import file_problems
 from dataprep.verify.reference import Derived, Reference
 from dataprep.verify.splits import split_problems
 from schemas.errors import CacheError, InputError
@@ -67,6 +69,8 @@ def verify_cache(cache: Path, sample: int | None) -> Report:
     if sha256_file(conversations / "manifest.json") != manifest.conversations_sha256:
         report.problems.append(f"{folder}: made from other conversations; run `dataprep tokenize` again")
     _check_shards(report, folder, manifest)
+    report.problems += file_problems(folder.parent, manifest)
+    report.checked.append("tokenizer and tokens: checksums")
     _check_ledger(report, manifest)
     if report.sound:
         report.problems += split_problems(folder, manifest)
@@ -169,8 +173,8 @@ def _check_examples(
     tokenizer = _load_tokenizer(report, folder, manifest)
     if tokenizer is None:
         return
-    table = read_rows(conversations, source, 0, source.kept, ["messages", "tools"])
-    anew = _Anew(Reference(tokenizer, manifest.token_options), table)
+    table = read_rows(conversations, source, 0, source.kept, ["messages", "tools", "source"])
+    anew = _Anew(_References(tokenizer, manifest), table)
     total = sum(record.examples for records in manifest.splits.values() for record in records)
     step = max(1, total // sample) if sample else 1
     same = copies = 0
@@ -204,16 +208,47 @@ def _check_turns(report: Report, manifest: ShardsManifest, anew: "_Anew", everyt
     report.checked.append(
         f"turns: {anew.trained:,} are trained on; those that follow other text than inference shows: {found}"
     )
+    for source, rules in manifest.targets.items():
+        report.checked.append(f"targets of {source}: {targets_text(rules)}, by the recipe")
     whole = everything and not tokens.cut  # every conversation that was tokenised is in the shards
     if whole and (turns.trained, turns.differing) != (anew.trained, dict(anew.differing)):
         report.problems.append("ledger: turns are not those of the conversations")
 
 
+class _References:
+    """References by the sources' rules: one where no source has its own."""
+
+    def __init__(self, tokenizer: Any, manifest: ShardsManifest) -> None:
+        options = manifest.token_options
+        self._usual = Reference(tokenizer, options)
+        own = {rules: Reference(tokenizer, options_of(options, rules)) for rules in manifest.targets.values()}
+        self._own = {source: own[rules] for source, rules in manifest.targets.items()}
+
+    def derive(self, record: dict[str, Any]) -> Derived:
+        """All there is to know of a conversation. Raises RefusedError."""
+        return self._own.get(record["source"], self._usual).derive(record)
+
+    def decoded(self, ids: NDArray[Any]) -> str:
+        """The text of ids."""
+        return self._usual.decoded(ids)
+
+    def difference(self, own: NDArray[np.int64], held: NDArray[np.int32]) -> str:
+        """How the ids that a shard holds differ from those derived anew, in words."""
+        both = min(len(own), len(held))
+        unlike = np.flatnonzero(own[:both] != held[:both])
+        at = int(unlike[0]) if len(unlike) else both
+        texts = [self.decoded(ids[max(0, at - 2) : at + 3]) for ids in (held, own)]
+        whole = sorted((self.decoded(own), self.decoded(held)), key=len)
+        same = whole[1].startswith(whole[0])
+        why = "the same text, by another tokenizer" if same else "other text: its chat template or content is another"
+        return f"from token {at} on {texts[0]!r}, not {texts[1]!r} ({why})"
+
+
 class _Anew:
     """Conversations derived anew; those with several examples are kept for a while."""
 
-    def __init__(self, reference: Reference, table: pa.Table) -> None:
-        self._reference, self._table = reference, table
+    def __init__(self, references: _References, table: pa.Table) -> None:
+        self._references, self._table = references, table
         self._kept: dict[int, Derived] = {}
         self._kept_tokens = 0
         self.seen: set[int] = set()
@@ -230,17 +265,20 @@ class _Anew:
         start = int(pack.conversation_starts[number])
         stop = start + high - low
         if not np.array_equal(derived.ids[start:stop], pack.input_ids[low:high]) or not derived.inside_one(start, stop):
-            return "its ids differ from apply_chat_template's"
+            other = self._references.difference(derived.ids[start:stop], pack.input_ids[low:high])
+            return f"its ids differ from apply_chat_template's: {other}"
         expected = derived.mask[start:stop].copy()
         expected[:1] = False
         if not np.array_equal(expected, pack.targets[low:high]):
-            return "its mask differs"
+            at = int((expected != pack.targets[low:high]).argmax())
+            said = self._references.decoded(derived.ids[start + at : start + at + 1])
+            return f"its mask differs: token {at}, {said!r}, {'is no' if expected[at] else 'is a'} target there"
         return derived.unshown[0] if derived.unshown else None
 
     def _derived(self, row: int) -> Derived:
         if row in self._kept:
             return self._kept[row]
-        derived = self._reference.derive(self._table.slice(row, 1).to_pylist()[0])
+        derived = self._references.derive(self._table.slice(row, 1).to_pylist()[0])
         if row not in self.seen and derived.turns is not None:
             self.trained += derived.turns.trained
             self.differing.update(derived.turns.differ)

@@ -4,7 +4,7 @@ The conversations aren't known; turns are found in the ids by what the model's c
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,68 +13,11 @@ from numpy.typing import NDArray
 from dataprep.core.progress import progress_bar
 from dataprep.template.proof import EMPTY_THOUGHT
 from dataprep.template.signs import Ids, Signs, load_signs
+from dataprep.verify.findings import Findings
 from dataprep.verify.tokenised import TokenisedRow, read_tokenised
 from schemas.errors import InputError
 
 _THOUGHT_TOKENS = 16  # an empty think block has no more
-_MOSTLY = 0.9  # of the trained answers must end with a trained end token
-
-# What is found: what it does to training, and what to do.
-MEANINGS = {
-    "no assistant header": "the rows weren't made with this model's chat template, so that it is trained on a format "
-    "that it isn't asked in; the other checks of turns can't be made",
-    "ids outside of the vocabulary": "another tokenizer made them; the model reads other text than you think, or stops",
-    "no targets": "nothing is learnt from these rows, some trainers' loss becomes NaN; drop them",
-    "labels are shifted": "labels[i] is input_ids[i+1], and trainers shift once more: the model learns to skip a "
-    "token; store labels as a copy of input_ids",
-    "labels aren't the ids": "where a label is set it is another token than the row has; tokenise anew",
-    "targets on headers": "the model learns to write the role header that inference gives it",
-    "targets on other text": "the model learns to speak for the user, the system or tools; mask all but its answers",
-    "targets behind the end": "what the template writes after the end token is trained on; inference stops before it: "
-    "harmless at best",
-    "the end isn't a target": "the model will not learn to stop; make the end token a target",
-    "answers without targets": "these turns of the assistant aren't learnt; meant, if only last turns are trained",
-    "empty think blocks trained": "the model learns to skip thinking; inference gives such a block in the prompt",
-    "bos doubled": "the row begins as no prompt does; encode rendered text with add_special_tokens=False",
-    "padding trained": "the model learns to write padding; set labels there to -100",
-    "cut off": "the row ends inside an answer, which never ends: rows are truncated; use a greater length or drop them",
-    "several examples in a row": "no position_ids begin anew and no seq_lengths tell: an example reads the one before",
-}
-
-
-@dataclass(slots=True)
-class Findings:
-    """What was found in how many rows, with the first row of each."""
-
-    rows: int = 0
-    tokens: int = 0
-    targets: int = 0
-    answers: int = 0
-    trained: int = 0  # answers with targets
-    ended: int = 0  # of those, with the end token
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sound(self) -> bool:
-        """Nothing was found."""
-        return not self.counts
-
-    def note(self, what: str, place: str) -> None:
-        """Count a row."""
-        self.counts[what] = self.counts.get(what, 0) + 1
-        self.examples.setdefault(what, place)
-
-    def text(self) -> str:
-        """Lines of text, without a newline at the end."""
-        share = f"{self.targets / self.tokens:.1%}" if self.tokens else "none"
-        head = f"{self.rows:,} rows, {self.tokens:,} tokens, {share} of them targets; {self.answers:,} answers found"
-        lines = [
-            f"LOOK OUT {what}: {self.counts[what]:,} of {self.rows:,} rows, such as {self.examples[what]}: {meaning}"
-            for what, meaning in MEANINGS.items()
-            if what in self.counts
-        ]
-        return "\n".join([head, *lines, f"{len(lines)} findings" if lines else "nothing was found"])
 
 
 def verify_dataset(place: Path, model: str) -> Findings:
@@ -86,16 +29,9 @@ def verify_dataset(place: Path, model: str) -> Findings:
             _look(findings, signs, row)
     if not findings.rows:
         raise InputError(f"--dataset {place}: it holds no rows")
-    _weigh(findings)
-    return findings
-
-
-def _weigh(findings: Findings) -> None:
-    """Take back what is no fault in so few rows, or follows from another finding."""
-    if findings.trained and findings.ended >= _MOSTLY * findings.trained:
-        findings.counts.pop("the end isn't a target", None)
-    if findings.answers:
+    if findings.answers:  # then rows without are documents
         findings.counts.pop("no assistant header", None)
+    return findings
 
 
 def _look(findings: Findings, signs: Signs, row: TokenisedRow) -> None:
@@ -105,24 +41,33 @@ def _look(findings: Findings, signs: Signs, row: TokenisedRow) -> None:
     if row.labels is not None and targets.any():
         alignment = _alignment(row.ids, row.labels, targets)
         if alignment:
-            findings.note(alignment, row.place)
+            findings.note(alignment, signs, row, _first(targets))
         if alignment == "labels are shifted":
             targets = np.concatenate(([False], targets[:-1]))
     findings.targets += int(targets.sum())
     if not targets.any():
-        findings.note("no targets", row.place)
+        findings.note("no targets", signs, row, 0)
     padding = _padding(signs, row)
+    unknown = (row.ids < 0) | (row.ids >= signs.vocab_size)
     checks = {
-        "ids outside of the vocabulary": bool(len(row.ids)) and int(row.ids.max()) >= signs.vocab_size,
-        "padding trained": bool((targets & padding).any()),
-        "bos doubled": signs.bos is not None and row.ids[:2].tolist() == [signs.bos] * 2,
-        "several examples in a row": _is_contaminated(signs, row, padding),
+        "ids outside of the vocabulary": _first(unknown) if unknown.any() else None,
+        "padding trained": _first(targets & padding) if (targets & padding).any() else None,
+        "bos doubled": 1 if signs.bos is not None and row.ids[:2].tolist() == [signs.bos] * 2 else None,
+        "several examples in a row": _contaminated_from(signs, row, padding),
     }
-    for what, found in checks.items():
-        if found:
-            findings.note(what, row.place)
-    for what in dict.fromkeys(_turn_faults(findings, signs, row.ids, targets & ~padding, padding)):
-        findings.note(what, row.place)
+    for what, at in checks.items():
+        if at is not None:
+            findings.note(what, signs, row, at)
+    faults: dict[str, int] = {}
+    for what, at in _turn_faults(findings, signs, row.ids, targets & ~padding, padding):
+        faults.setdefault(what, at)
+    for what, at in faults.items():
+        findings.note(what, signs, row, at)
+
+
+def _first(places: NDArray[np.bool_]) -> int:
+    """Where the first true one stands."""
+    return int(places.argmax())
 
 
 def _alignment(ids: NDArray[np.int64], labels: NDArray[np.int64], targets: NDArray[np.bool_]) -> str | None:
@@ -149,14 +94,14 @@ def _padding(signs: Signs, row: TokenisedRow) -> NDArray[np.bool_]:
     return padding
 
 
-def _is_contaminated(signs: Signs, row: TokenisedRow, padding: NDArray[np.bool_]) -> bool:
-    """Whether a second example begins inside the row and nothing sets it apart."""
+def _contaminated_from(signs: Signs, row: TokenisedRow, padding: NDArray[np.bool_]) -> int | None:
+    """Where a second example begins inside the row, if nothing sets it apart."""
     if row.bounded:
-        return False
+        return None
     places = _second_beginnings(signs, row.ids[~padding])
-    if row.positions is not None and len(places):
-        return len(np.flatnonzero(row.positions[~padding][1:] == 0)) == 0
-    return bool(len(places))
+    if not places or (row.positions is not None and (row.positions[~padding][1:] == 0).any()):
+        return None
+    return int(np.flatnonzero(~padding)[min(places)])
 
 
 def _second_beginnings(signs: Signs, ids: NDArray[np.int64]) -> list[int]:
@@ -188,37 +133,48 @@ def _turn_faults(
     ids: NDArray[np.int64],
     targets: NDArray[np.bool_],
     padding: NDArray[np.bool_],
-) -> Iterator[str]:
-    headers = _found(ids, signs.header)
+) -> Iterator[tuple[str, int]]:
+    headers = _headers(signs, ids)
     if not headers:
         if signs.header:
-            yield "no assistant header"
+            yield "no assistant header", 0
         return
     length = len(ids) - int(padding[len(ids) // 2 :].sum())
     of_turns = np.zeros(len(ids), dtype=bool)
     stop = -1
-    for place, following in zip(headers, [*headers[1:], length], strict=True):
-        start = place + len(signs.header)
+    for (place, start), (following, _) in pairwise([*headers, (length, length)]):
         continued = place == stop and targets[place - 1 : start].all()  # an answer of several parts writes it itself
         closing = next((i for i in range(start, following) if int(ids[i]) in signs.ends), None)
         stop = following if closing is None else _last_end(signs, ids, closing, following) + 1
         of_turns[place:stop] = True
         findings.answers += 1
         if targets[place:start].any() and not continued:
-            yield "targets on headers"
-        if closing is None and following == length:
-            yield "cut off"
+            yield "targets on headers", place + _first(targets[place:start])
+        if following == length and not any(int(number) in signs.stops for number in ids[start:stop]):
+            yield "cut off", length - 1
         if not targets[start:stop].any():
-            yield "answers without targets"
+            yield "answers without targets", start
             continue
         yield from _answer_faults(findings, signs, ids, targets, (place, start, closing, stop))
         if closing is not None:
             behind = _behind(signs, ids, stop, following)
             of_turns[stop:behind] = True
             if targets[stop:behind].any():
-                yield "targets behind the end"
+                yield "targets behind the end", stop
     if (targets & ~of_turns).any():
-        yield "targets on other text"
+        yield "targets on other text", _first(targets & ~of_turns)
+
+
+def _headers(signs: Signs, ids: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Where what stands before answers begins and ends; of those that overlap, the first."""
+    found = sorted(
+        (place, place + len(each)) for each in (signs.header, *signs.openings) for place in _found(ids, each)
+    )
+    headers: list[tuple[int, int]] = []
+    for place, start in found:
+        if not headers or place >= headers[-1][1]:
+            headers.append((place, start))
+    return headers
 
 
 def _last_end(signs: Signs, ids: NDArray[np.int64], closing: int, following: int) -> int:
@@ -236,19 +192,22 @@ def _answer_faults(
     ids: NDArray[np.int64],
     targets: NDArray[np.bool_],
     turn: tuple[int, int, int | None, int],
-) -> Iterator[str]:
+) -> Iterator[tuple[str, int]]:
     place, start, closing, stop = turn
     findings.trained += 1
-    if closing is None or targets[closing:stop].any():
+    stops = [i for i in range(closing or stop, stop) if int(ids[i]) in signs.stops]
+    if closing is None or targets[stops or slice(closing, stop)].any():
         findings.ended += 1
     else:
-        yield "the end isn't a target"
-    if not targets[start]:
-        return
+        yield "the end isn't a target", closing
     header = len(signs.text(ids[place:start].tolist()))
-    thought = EMPTY_THOUGHT.search(signs.text(ids[place : min(stop, start + _THOUGHT_TOKENS)].tolist()))
+    text = signs.text(ids[place : min(stop, start + _THOUGHT_TOKENS)].tolist())
+    thought = EMPTY_THOUGHT.search(text)
     if thought and thought.start() <= header < thought.end():
-        yield "empty think blocks trained"
+        length = len(text) - len(text[thought.end() :].lstrip(">]▷|").lstrip())  # up to what follows the block
+        behind = next((i for i in range(start, stop) if len(signs.text(ids[place : i + 1].tolist())) > length), stop)
+        if targets[start:behind].any():
+            yield "empty think blocks trained", start
 
 
 def _behind(signs: Signs, ids: NDArray[np.int64], start: int, length: int) -> int:

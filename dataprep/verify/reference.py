@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from dataprep.core.as_text import controls_pattern
+from dataprep.core.as_text import controls_pattern, renamed
 from dataprep.core.columns import read_columns
 from dataprep.core.sandbox import TEMPLATE_ERRORS
 from dataprep.stages.agree import REASONING
@@ -58,6 +58,7 @@ class Reference:
         controls = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         controls |= set(tokenizer.all_special_tokens)
         self._controls = sorted(controls)
+        self._sentinels = {token: f"\U0010fffd{number}\U0010fffd" for number, token in enumerate(self._controls)}
         self._blind: Tokenizer | None = None
         self._renderer = None
         if tokenizer.chat_template:
@@ -122,43 +123,28 @@ class Reference:
         """
         if not self.takes_as_text(pieces[1::2]):
             return self.encoded("".join(pieces))
-        regions: list[str] = [""]
-        tokens: list[str] = []
         pattern = controls_pattern(self._controls)
+        written: list[str] = []
+        places = [0]  # of each character of what is written, in the text
         for number, piece in enumerate(pieces):
-            parts = pattern.split(piece) if number % 2 == 0 else [piece]
-            tokens += pattern.findall(piece) if number % 2 == 0 else []
-            regions[-1] += parts[0]
-            regions += parts[1:]
-        ids: list[int] = []
-        bounds: list[tuple[int, int]] = []
-        place = 0
-        for region, token in zip(regions, [*tokens, ""], strict=True):
-            encoding = self._without_controls().encode(region, add_special_tokens=False)
-            ids += encoding.ids
-            bounds += [(place + low, place + high) for low, high in encoding.offsets]
-            place += len(region)
-            if token:
-                ids.append(self._tokenizer.convert_tokens_to_ids(token))
-                bounds.append((place, place + len(token)))
-                place += len(token)
-        return np.array(ids, dtype=np.int64), np.array(bounds, dtype=np.int64).reshape(-1, 2)
+            start = 0
+            for found in pattern.finditer(piece) if number % 2 == 0 else ():
+                name = self._sentinels[found[0]]
+                written += [piece[start : found.start()], name]
+                places += range(places[-1] + 1, places[-1] + 1 + found.start() - start)
+                places += [places[-1]] * (len(name) - 1) + [places[-1] + len(found[0])]
+                start = found.end()
+            written.append(piece[start:])
+            places += range(places[-1] + 1, places[-1] + 1 + len(piece) - start)
+        encoding = self._without_controls().encode("".join(written), add_special_tokens=False)
+        bounds = np.array(places)[np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)]
+        return np.array(encoding.ids, dtype=np.int64), bounds
 
     def _without_controls(self) -> Tokenizer:
-        """The tokenizer, but for its control tokens."""
+        """The tokenizer, but with sentinels for the texts of its control tokens."""
         if self._blind is None:
             record = json.loads(self._tokenizer.backend_tokenizer.to_str())
-            vocabulary = record["model"].get("vocab", ())
-            added = record["added_tokens"]
-            if isinstance(vocabulary, dict):  # a token beyond the vocabulary keeps its place, which makes its id
-                added = [
-                    each for each in added if each["content"] not in self._controls or each["content"] not in vocabulary
-                ]
-            for each in added:
-                if each["content"] in self._controls:
-                    each["content"] = f"\U0010fffd{each['id']}\U0010fffd"
-            record["added_tokens"] = added
-            self._blind = Tokenizer.from_str(json.dumps(record))
+            self._blind = Tokenizer.from_str(json.dumps(renamed(record, self._sentinels)))
             self._blind.no_truncation()
             self._blind.no_padding()
         return self._blind

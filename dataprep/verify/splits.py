@@ -24,6 +24,9 @@ def split_problems(folder: Path, manifest: ShardsManifest) -> list[str]:
         _, first = np.unique(rows << 32 | starts, return_index=True)
         copied = int(lengths.sum() - lengths[first].sum())
         repeated += copied
+        problems += [
+            f"{split}: {problem}" for problem in _pack_problems(tables, rows << 32 | starts, manifest.options.pack)
+        ]
         if split != "train" and copied:
             problems.append(f"{split}: holds examples more than once")
         if _counts(rows, sources, lengths, manifest.sources) != manifest.by_source.get(split):
@@ -35,6 +38,16 @@ def split_problems(folder: Path, manifest: ShardsManifest) -> list[str]:
     if repeated != manifest.ledger.tokens.repeated:
         problems.append("ledger: repeated are not the tokens of second and further copies")
     return [f"{folder}: {problem}; run `dataprep tokenize` again" for problem in problems]
+
+
+def _pack_problems(tables: list[pa.Table], examples: NDArray[np.int64], pack: str) -> list[str]:
+    """What in packs isn't as the option has it; `examples` are numbers that ascend with rows and starts."""
+    if pack == "none" and len(examples) != sum(table.num_rows for table in tables):
+        return ["a pack doesn't hold one example"]
+    most = np.unique(examples, return_counts=True)[1].max(initial=1)
+    if pack != "best-fit" and (np.diff(examples) < 0).sum() >= most:  # first copies come first, then second ones
+        return ["examples aren't in the order of conversations"]
+    return []
 
 
 def _values(tables: list[pa.Table], name: str) -> NDArray[np.int64]:

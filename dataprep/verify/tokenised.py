@@ -60,8 +60,9 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
             with pa.memory_map(str(file)) as source:
                 for batch in _arrow_batches(source):
                     yield from _of_batch(batch)
-    except (pa.ArrowInvalid, orjson.JSONDecodeError) as error:
-        raise InputError(f"{file}: can't be read: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, OSError, orjson.JSONDecodeError) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file}: can't be read: {detail}; tokenise it anew") from error
 
 
 def _arrow_batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
@@ -87,27 +88,40 @@ def _of_batch(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         }
 
 
-def _row(place: str, file: Path, record: dict[str, Any]) -> TokenisedRow:
-    mask = next((record[name] for name in _MASKS if record.get(name) is not None), None)
-    labels = _numbers(record.get("labels"))
-    if "input_ids" not in record or (mask is None and labels is None):
-        raise InputError(f"{file}: needs columns input_ids and labels (or assistant_masks); it has {', '.join(record)}")
-    ids = _numbers(record["input_ids"])
-    assert ids is not None
-    targets = labels != IGNORED if labels is not None else np.asarray(mask).astype(bool)
-    if len(targets) != len(ids):
-        raise InputError(f"{place}: {len(ids)} input_ids but {len(targets)} labels; tokenise it anew")
-    attended = record.get("attention_mask")
+def _row(place: str, file: Path, record: Any) -> TokenisedRow:
+    if not isinstance(record, dict):
+        raise InputError(f"{place}: not an object with input_ids and labels (or assistant_masks)")
+    ids, labels, attended, positions = (
+        _numbers(place, name, record) for name in ("input_ids", "labels", "attention_mask", "position_ids")
+    )
+    mask = next((mask for name in _MASKS if (mask := _numbers(place, name, record)) is not None), None)
+    marked = mask if labels is None else labels
+    if ids is None or marked is None:
+        it_has = ", ".join(record) or "none of these"
+        raise InputError(f"{file}: needs columns input_ids and labels (or assistant_masks); it has {it_has}")
+    for name, values in (("labels", marked), ("attention_mask", attended), ("position_ids", positions)):
+        if values is not None and len(values) != len(ids):
+            raise InputError(f"{place}: {len(ids)} input_ids but {len(values)} {name}; tokenise it anew")
     return TokenisedRow(
         place=place,
         ids=ids,
-        targets=targets,
+        targets=marked != (0 if labels is None else IGNORED),
         labels=labels,
-        attended=None if attended is None else np.asarray(attended).astype(bool),
-        positions=_numbers(record.get("position_ids")),
+        attended=None if attended is None else attended != 0,
+        positions=positions,
         bounded=any(record.get(name) is not None for name in _BOUNDS),
     )
 
 
-def _numbers(values: Any) -> NDArray[np.int64] | None:
-    return None if values is None else np.asarray(values, dtype=np.int64)
+def _numbers(place: str, name: str, record: dict[str, Any]) -> NDArray[np.int64] | None:
+    """A column of a row. Raises InputError where it isn't a flat list of whole numbers."""
+    values = record.get(name)
+    if values is None:
+        return None
+    try:
+        numbers = np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.empty((0, 0))
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iub"):
+        raise InputError(f"{place}: {name} is no flat list of whole numbers; tokenise it anew, one row an example")
+    return numbers.astype(np.int64)

@@ -30,7 +30,7 @@ ROLE_KEYS = ("from", "role", "speaker", "author", "sender", "agent", "角色", "
 TEXT_KEYS = ("value", "content", "text", "utterance", "message", "parts", "sentence", "内容", "文本")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 SYSTEM_KEYS = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
-TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss")
+TRAIN_FLAGS = ("train", "weight", "loss_weight", "loss", "training", "trainable", "train_on_turn")
 _SYSTEM = frozenset(SYSTEM_KEYS)
 # Keys of one who speaks, and who takes turns in dialogues between a user and a system that answers.
 _SPEAKERS = ("speaker", "author", "sender")
