@@ -111,7 +111,7 @@ def test_layers_computed_twice_leave_loss_and_gradients_as_they_were(model_dir: 
     checkpoint_layers(twice, count)
     runs = [0] * 2
     for index, layer in enumerate(decoder_layers(twice)):
-        layer.mlp.register_forward_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
+        layer.mlp.register_forward_pre_hook(lambda *_, index=index: runs.__setitem__(index, runs[index] + 1))
     losses = [summed_loss(model, probe(300, CPU)) for model in (kept, twice)]
     for loss in losses:
         loss.backward()

@@ -40,7 +40,7 @@ SHAPES = {
     "4B": shape_of(4_022_468_096, 2560, 36, 32, 9728),
 }
 QWEN3_4B = SHAPES["4B"]
-WORK = Work(tokens=65536, targets=65536, squares=80_000_000)
+WORK = Work(tokens=65536, targets=65536, squares=80_000_000, packs=16, longest_pack=4096)
 
 
 def run_config(**changes: object) -> RunConfig:
@@ -98,18 +98,18 @@ def gpu_named(name: str) -> Gpu:
 )
 def test_the_predicted_peak_is_the_measured_one(shape: str, packs: int, again: int, ranks: int, peak: float) -> None:
     config = run_config(micro_packs=packs, checkpointed_layers=again, num_ranks=ranks)
-    assert predicted_memory(config, SHAPES[shape]).total / GIB == pytest.approx(peak, rel=0.05)
+    assert predicted_memory(config, SHAPES[shape], 4096).total / GIB == pytest.approx(peak, rel=0.05)
 
 
 def test_memory_is_counted_part_by_part() -> None:
-    memory = predicted_memory(run_config(micro_packs=4), QWEN3_4B)
+    memory = predicted_memory(run_config(micro_packs=4), QWEN3_4B, 4096)
     assert memory.weights == memory.gradients == 8_044_936_192
     assert memory.optimizer == 48_269_617_152
     assert memory.activations == 64_625_836_032  # 109,568 bytes a layer and token, 36 layers, 16,384 tokens
     assert memory.logits == 2 * 4096 * 151936 + 2 * 151936 * 2560
-    four = predicted_memory(run_config(micro_packs=4, num_ranks=4, zero=2), QWEN3_4B)
+    four = predicted_memory(run_config(micro_packs=4, num_ranks=4, zero=2), QWEN3_4B, 4096)
     assert (four.gradients, four.optimizer) == (8_044_936_192 / 4, 48_269_617_152 / 4)
-    assert predicted_memory(run_config(offload_optimizer=True), QWEN3_4B).optimizer == 0
+    assert predicted_memory(run_config(offload_optimizer=True), QWEN3_4B, 4096).optimizer == 0
 
 
 def test_flops_are_six_a_parameter_and_token_and_attention_inside_each_example() -> None:
@@ -132,7 +132,7 @@ def test_mfu_is_the_part_of_all_gpus_named_peak() -> None:
 
 def test_the_expected_speed_is_near_the_measured_one() -> None:
     # 32 packs of 4,096 tokens on one H200: 21,752 tokens/s measured
-    work = Work(tokens=131_000, targets=131_000, squares=190_000_000)
+    work = Work(tokens=131_000, targets=131_000, squares=190_000_000, packs=32, longest_pack=4096)
     seconds = step_seconds(run_config(micro_packs=4, batch_packs=32), QWEN3_4B, gpu_named("H200"), work)
     assert seconds is not None
     assert 131_000 / seconds == pytest.approx(21_752, rel=0.05)
@@ -147,7 +147,10 @@ def chosen(gpu: str, **changes: object) -> Forecast:
 def test_nothing_is_computed_twice_where_it_fits() -> None:
     config = chosen("H200").config
     assert (config.micro_packs, config.checkpointed_layers, config.zero) == (4, 0, 1)
-    assert chosen("H200", batch_packs=6).config.micro_packs == 3
+    six = choose(run_config(batch_packs=6), QWEN3_4B, gpu_named("H200"), replace(WORK, packs=6))
+    assert six.config.micro_packs == 3
+    short = choose(run_config(), QWEN3_4B, gpu_named("H200"), replace(WORK, packs=3, longest_pack=900))
+    assert short.config.micro_packs == 3
 
 
 def test_some_layers_are_computed_twice_where_not_all_need_to_be() -> None:

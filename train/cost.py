@@ -26,14 +26,8 @@ class Work:
     tokens: int
     targets: int
     squares: int  # sum of squared lengths of the examples, by which attention grows
-
-    def times(self, factor: float) -> "Work":
-        """That part of it."""
-        return Work(
-            tokens=round(self.tokens * factor),
-            targets=round(self.targets * factor),
-            squares=round(self.squares * factor),
-        )
+    packs: int
+    longest_pack: int  # tokens
 
 
 def model_flops(shape: ModelShape, tokens: int, squares: int) -> float:

@@ -33,14 +33,15 @@ class Memory:
         return sum(parts)
 
 
-def predicted_memory(config: RunConfig, shape: ModelShape) -> Memory:
+def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) -> Memory:
     """The peak of a training step on each rank: in the backward pass, or where the optimizer copies gradients."""
     weights, gradients, optimizer = states(config, shape)
-    tokens = config.micro_packs * config.seq_len
+    tokens = config.micro_packs * longest_pack
     eager = config.zero == 3
-    layer, boundary = kept_bytes_a_token(shape, eager=eager), 2 * shape.hidden
+    twice_as_wide = 2 if config.precision == "fp32" else 1
+    layer = twice_as_wide * kept_bytes_a_token(shape, eager=eager)
+    boundary, head = twice_as_wide * 2 * shape.hidden, twice_as_wide * 2 * shape.vocab_size * shape.hidden
     again = config.checkpointed_layers
-    head = 2 * shape.vocab_size * shape.hidden
     rows = tokens if eager else min(tokens, COMPILED_CHUNK_ROWS)
     logits: float = 4 * rows * shape.vocab_size if eager else 2 * rows * shape.vocab_size + head
     # the checkpointed layers are the first: when they are computed again, nothing is kept of the others

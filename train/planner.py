@@ -43,10 +43,14 @@ class Forecast:
 
 def step_work(config: RunConfig, packs: Packs) -> Work:
     """An average optimizer step's work."""
-    whole = Work(
-        tokens=int(packs.num_tokens.sum()), targets=int(packs.num_targets.sum()), squares=int(packs.squares.sum())
+    part = min(1.0, config.batch_packs / len(packs))
+    return Work(
+        tokens=round(part * int(packs.num_tokens.sum())),
+        targets=round(part * int(packs.num_targets.sum())),
+        squares=round(part * int(packs.squares.sum())),
+        packs=min(config.batch_packs, len(packs)),
+        longest_pack=int(packs.num_tokens.max()),
     )
-    return whole.times(min(1.0, config.batch_packs / len(packs)))
 
 
 def choose(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Forecast:
@@ -54,7 +58,7 @@ def choose(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Foreca
 
     Where nothing fits, gives what takes least, with `fits` False.
     """
-    forecasts = [foresee(each, shape, gpu, work) for each in _choices(config, shape)]
+    forecasts = [foresee(each, shape, gpu, work) for each in _choices(config, shape, work)]
     fitting = [each for each in forecasts if each.fits]
     if not fitting:
         return min(forecasts, key=lambda each: each.memory.total)
@@ -65,7 +69,7 @@ def choose(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Foreca
 
 def foresee(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Forecast:
     """What is expected of a run as `config` has it."""
-    memory = predicted_memory(config, shape)
+    memory = predicted_memory(config, shape, work.longest_pack)
     seconds = step_seconds(config, shape, gpu, work)
     mfu = None
     if seconds is not None and gpu.peak_flops is not None:
@@ -79,13 +83,13 @@ def foresee(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Forec
     )
 
 
-def _choices(config: RunConfig, shape: ModelShape) -> Iterator[RunConfig]:
+def _choices(config: RunConfig, shape: ModelShape, work: Work) -> Iterator[RunConfig]:
     """All that may be, the likely fastest first: little done twice, long micro-batches, little shared out.
 
     Only micro-batches that share the batch out evenly: 16 packs a step on 1 rank -> 8, 4, 2 or 1 of 4,096 tokens.
     """
-    share = -(-config.batch_packs // config.num_ranks)
-    most = max(1, MICRO_TOKENS // config.seq_len)
+    share = -(-work.packs // config.num_ranks)
+    most = max(1, MICRO_TOKENS // work.longest_pack)
     sizes = [size for size in range(min(most, share), 0, -1) if share % size == 0]
     layers = list(range(shape.num_layers + 1))
     stages = [1] if config.num_ranks == 1 else [1, 2, 3]
