@@ -56,13 +56,38 @@ def main(shape: str, attention: str, steps: int) -> None:
 def build(shape: str, attention: str, packs: Packs, steps: int, on_gpu: bool) -> tuple[Any, Stopwatch]:
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     watch = Stopwatch()
 
     class Ticks(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             watch.tick()
+
+    device = torch.device("cuda" if on_gpu else "cpu")
+    model = make_model(shape, torch.bfloat16, device)
+    register_packed_attention(flash4_kernel() if attention == "flash4" else torch_kernel())
+
+    def one_row(rows: list[dict[str, int]]) -> dict[str, Any]:
+        batch = collate(packs, [row["pack"] for row in rows])
+        labels = torch.full_like(batch.input_ids, -100)
+        labels[0, batch.predicting + 1] = batch.labels
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "labels": labels}
+        return inputs | bounds(batch)
+
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments(steps, on_gpu),
+        train_dataset=Dataset.from_dict({"pack": list(range(len(packs)))}),
+        data_collator=one_row,
+        processing_class=_tokenizer(),
+        callbacks=[Ticks()],
+    )
+    return trainer, watch
+
+
+def arguments(steps: int, on_gpu: bool) -> Any:
+    from trl import SFTConfig
 
     zero = {
         "zero_optimization": {"stage": 2},
@@ -71,7 +96,7 @@ def build(shape: str, attention: str, packs: Packs, steps: int, on_gpu: bool) ->
         "gradient_accumulation_steps": MICRO_STEPS,
         "gradient_clipping": 1.0,
     }
-    arguments = SFTConfig(
+    return SFTConfig(
         output_dir="/tmp/trl",
         per_device_train_batch_size=MICRO_PACKS,
         gradient_accumulation_steps=MICRO_STEPS,
@@ -94,26 +119,6 @@ def build(shape: str, attention: str, packs: Packs, steps: int, on_gpu: bool) ->
         save_strategy="no",
         disable_tqdm=True,
     )
-    device = torch.device("cuda" if on_gpu else "cpu")
-    model = make_model(shape, torch.bfloat16, device)
-    register_packed_attention(flash4_kernel() if attention == "flash4" else torch_kernel())
-
-    def one_row(rows: list[dict[str, int]]) -> dict[str, Any]:
-        batch = collate(packs, [row["pack"] for row in rows])
-        labels = torch.full_like(batch.input_ids, -100)
-        labels[0, batch.predicting + 1] = batch.labels
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "labels": labels}
-        return inputs | bounds(batch)
-
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict({"pack": list(range(len(packs)))}),
-        data_collator=one_row,
-        processing_class=_tokenizer(),
-        callbacks=[Ticks()],
-    )
-    return trainer, watch
 
 
 def _tokenizer() -> Any:
