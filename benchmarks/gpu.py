@@ -19,21 +19,24 @@ import pyarrow as pa
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from schemas.shard import SHARD
 from train.attention import NAME, register_packed_attention, torch_kernel
 from train.batch import Plan
 from train.config import DEFAULTS, RunConfig
 from train.deepspeed_config import deepspeed_config
-from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
+from train.engine import wrap_model
+from train.gauges import Gauges
+from train.gpus import GIB, visible_gpu
+from train.kernels import APART, AS_THEY_ARE, Kernels, choose_attention
 from train.launch import Ranks, import_deepspeed, join_ranks, quiet_libraries
 from train.load import Packs
 from train.log import StepRecord
 from train.loop import train_steps
+from train.model import DTYPES, ModelShape, checkpoint_layers
 from train.optimizer import adamw, build_optimizer, learning_rate, parameter_groups
-from train.plain import PlainEngine
-
-PEAK_FLOPS = 989e12  # of an H100 or H200 in dense bf16, NVIDIA's data sheet
+from train.planner import choose, step_work
 
 # hidden, layers, heads, key heads, intermediate
 SHAPES = {
@@ -42,7 +45,10 @@ SHAPES = {
     "0.6B": (1024, 28, 16, 8, 3072),
     "1.7B": (2048, 28, 16, 8, 6144),
     "4B": (2560, 36, 32, 8, 9728),
+    "8B": (4096, 36, 32, 8, 12288),
 }
+UNTIED = {"8B"}
+keep_alive: list[object] = []  # transformers holds ZeRO-3's settings by a weak reference only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +56,34 @@ class Variant:
     """One way to take a step."""
 
     name: str
-    micro_packs: int
+    micro_packs: int = 4
     micro_steps: int = 8
-    flash4: bool = False
+    flash4: bool = True
     chosen: bool = True  # layers compiled and head in the loss, where they can be
-    plain: bool = True  # else DeepSpeed ZeRO-1
     targets: float = 1.0  # share of tokens that are targets
+    again: int = 0  # layers computed twice; -1: all
+    zero: int = 1
+    offload: bool = False
+    precision: str = "bf16"
 
 
 VARIANTS = {
-    "before": Variant(name="ZeRO-1, 4k, nothing chosen", micro_packs=1, micro_steps=16, chosen=False, plain=False),
-    "zero-8k": Variant(name="ZeRO-1, 8k, torch varlen", micro_packs=2, plain=False),
-    "8k": Variant(name="plain, 8k, torch varlen", micro_packs=2),
-    "12k": Variant(name="plain, 12k, torch varlen", micro_packs=3),
-    "16k": Variant(name="plain, 16k, torch varlen", micro_packs=4),
-    "32k": Variant(name="plain, 32k, torch varlen", micro_packs=8, micro_steps=4),
-    "8k-fa4": Variant(name="plain, 8k, FA4", micro_packs=2, flash4=True),
-    "16k-fa4": Variant(name="plain, 16k, FA4", micro_packs=4, flash4=True),
-    "16k-fa4-half": Variant(name="plain, 16k, FA4, half the tokens targets", micro_packs=4, flash4=True, targets=0.5),
-    "zero-16k-fa4": Variant(name="ZeRO-1, 16k, FA4", micro_packs=4, flash4=True, plain=False),
-    "32k-fa4": Variant(name="plain, 32k, FA4", micro_packs=8, micro_steps=4, flash4=True),
+    "before": Variant(name="4k, nothing chosen", micro_packs=1, micro_steps=16, flash4=False, chosen=False),
+    "4k": Variant(name="4k", micro_packs=1, micro_steps=16),
+    "8k": Variant(name="8k", micro_packs=2),
+    "16k": Variant(name="16k"),
+    "16k-varlen": Variant(name="16k, PyTorch's varlen", flash4=False),
+    "16k-half": Variant(name="16k, half the tokens targets", targets=0.5),
+    "32k": Variant(name="32k", micro_packs=8, micro_steps=4),
+    "4k-all": Variant(name="4k, all layers twice", micro_packs=1, micro_steps=16, again=-1),
+    "8k-12": Variant(name="8k, 12 layers twice", micro_packs=2, again=12),
+    "16k-all": Variant(name="16k, all layers twice", again=-1),
+    "32k-18": Variant(name="32k, 18 layers twice", micro_packs=8, micro_steps=4, again=18),
+    "32k-all": Variant(name="32k, all layers twice", micro_packs=8, micro_steps=4, again=-1),
+    "zero-2": Variant(name="ZeRO-2, 16k", zero=2),
+    "zero-2-offload": Variant(name="ZeRO-2, optimizer in CPU memory, 16k", zero=2, offload=True),
+    "zero-3": Variant(name="ZeRO-3, 8k", zero=3, micro_packs=2),
+    "fp16": Variant(name="fp16, 8k", precision="fp16", micro_packs=2),
 }
 
 
@@ -78,6 +92,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["4B"], choices=SHAPES)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
+    parser.add_argument("--micro-steps", type=int, help="micro-batches a step, instead of the variant's")
+    parser.add_argument("--trl", nargs="*", default=[], choices=["varlen", "flash4"], help="TRL beside, with attention")
+    parser.add_argument("--gpus", type=int, default=1, help="processes, one a GPU")
     parser.add_argument("--seq-len", type=int, default=4096)
     parser.add_argument("--check", type=int, metavar="STEPS", help="compare losses over so many steps instead")
     parser.add_argument("--profile", nargs="*", default=[], choices=VARIANTS, help="list these variants' kernels")
@@ -89,124 +106,138 @@ def main() -> None:
         if options.check:
             check(options.check, min(options.seq_len, 2048), ranks)
         else:
-            print(json.dumps(measure(options.shapes[0], options.variants[0], options, ranks)))
+            row = json.dumps(measure(options.shapes[0], options.variants[0], options, ranks))
+            if ranks.is_first:
+                print(row, flush=True)
         torch.distributed.destroy_process_group()
         return
-    print("| shape | variant | tokens/s | MFU | peak GiB | reserved GiB |\n|---|---|---|---|---|---|", flush=True)
+    columns = ["shape", "variant", "tokens/s", "MFU", "peak GiB", "predicted", "tokens/s expected"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     for shape in options.shapes:
         for name in options.variants:
             print(f"| {shape} | {VARIANTS[name].name} | {in_own_process(shape, name, options)} |", flush=True)
+        for attention in options.trl:
+            command = [sys.executable, str(Path(__file__).with_name("gpu_trl.py")), shape, attention]
+            print(f"| {shape} | TRL, {attention} | {cells([*command, str(options.steps)])} |", flush=True)
 
 
 def in_own_process(shape: str, name: str, options: argparse.Namespace) -> str:
     """A variant's cells of the table; each variant finds the GPU empty."""
-    command = [sys.executable, __file__, "--inside", "--shapes", shape, "--variants", name]
-    command += ["--steps", str(options.steps), "--seq-len", str(options.seq_len)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(options.gpus)]
+    command = [sys.executable, *(launcher if options.gpus > 1 else []), __file__, "--inside", "--shapes", shape]
+    command += ["--variants", name, "--steps", str(options.steps), "--seq-len", str(options.seq_len)]
+    if options.micro_steps:
+        command += ["--micro-steps", str(options.micro_steps)]
     if name in options.profile:
         command += ["--profile", name]
+    return cells(command)
+
+
+def cells(command: list[str]) -> str:
+    """Run what prints a row as JSON on its last line."""
     done = subprocess.run(command, capture_output=True, text=True)
-    *before, last = done.stdout.splitlines() or [""]
+    *before, last = [line for line in done.stdout.splitlines() if line.strip()] or [""]
     if done.returncode:
-        return "failed: " + (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+        return "failed: " + (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
     print(*before, last, sep="\n", file=sys.stderr, flush=True)
     row = json.loads(last)
-    return f"{row['tokens_per_s']:,.0f} | {row['mfu']:.1%} | {row['peak']:.1f} | {row['reserved']:.1f}"
+    speed = f"{row['tokens_per_s']:,.0f} | {row['mfu'] or 0:.1%} | {row['peak']:.1f}"
+    return f"{speed} | {row.get('predicted', 0):.1f} | {row.get('expected', 0):,.0f}"
 
 
 def measure(shape: str, name: str, options: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Take steps with the trainer's own loop, the first untimed."""
     started, variant = time.perf_counter(), VARIANTS[name]
-    packs = make_packs(variant.micro_packs * variant.micro_steps, options.seq_len, variant.targets, seed=3)
-    config = run_config(options.seq_len, variant.micro_packs, variant.micro_steps, options.steps + 1)
-    model = make_model(shape, torch.bfloat16, ranks.device)
-    engine, kernels = build(model, config, ranks, variant)
-    plan = Plan(num_packs=len(packs), batch_packs=len(packs), micro_packs=variant.micro_packs, num_ranks=1)
+    micro_steps = options.micro_steps or variant.micro_steps
+    packs = make_packs(ranks.num_ranks * variant.micro_packs * micro_steps, options.seq_len, variant.targets, seed=3)
+    settled = run_config(options.seq_len, variant, micro_steps, options.steps + 1, ranks.num_ranks)
+    forecast = choose(settled, model_shape(shape), visible_gpu(ranks.local_rank), step_work(settled, packs))
+    config = forecast.config
+    gauges = Gauges.of(model_shape(shape), ranks)
+    engine, kernels = build(shape, config, ranks, variant)
+    plan = Plan(
+        num_packs=len(packs), batch_packs=len(packs), micro_packs=variant.micro_packs, num_ranks=ranks.num_ranks
+    )
     records: list[StepRecord] = []
-    if ranks.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    train_steps(engine, packs, plan, config, ranks, options.steps + 1, records.extend, lambda done: None)
+    torch.cuda.reset_peak_memory_stats()
+    train_steps(engine, packs, plan, config, ranks, options.steps + 1, gauges, records.extend, lambda done: None)
     seconds = sum(record.tokens / record.tokens_per_s for record in records[1:])
     tokens = sum(record.tokens for record in records[1:])
-    square = options.steps * sum(
-        int((packs[index].seq_lengths.astype(np.int64) ** 2).sum()) for index in range(len(packs))
-    )
-    _, layers, heads, _, _ = SHAPES[shape]
-    parameters = sum(each.numel() for each in model.parameters())
-    flops = 6 * parameters * tokens + 12 * layers * heads * 128 * square / 2
-    on_gpu = ranks.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() / GIB
     if name in options.profile:
-        profile(engine, packs, plan, config, ranks)
+        profile(engine, packs, plan, config, ranks, gauges)
     return {
         "shape": shape,
         "variant": name,
         "tokens_per_s": tokens / seconds,
-        "mfu": flops / seconds / PEAK_FLOPS,
-        "peak": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0,
-        "reserved": torch.cuda.max_memory_reserved() / 2**30 if on_gpu else 0.0,
+        "mfu": gauges.mfu(tokens, options.steps * int(packs.squares.sum()), seconds),
+        "peak": peak,
+        "reserved": torch.cuda.max_memory_reserved() / GIB,
+        "predicted": forecast.memory.total / GIB,
+        "expected": forecast.tokens_per_s,
         "step_seconds": [round(record.tokens / record.tokens_per_s, 3) for record in records],
         "losses": [round(record.loss, 4) for record in records],
         "norms": [round(record.grad_norm or 0, 3) for record in records],
+        "waiting": [round(record.waiting, 4) for record in records],
+        "communication": [round(record.communication, 4) for record in records],
         "kernels": str(kernels),
         "whole": round(time.perf_counter() - started, 1),
     }
 
 
-def build(model: Any, config: RunConfig, ranks: Ranks, variant: Variant) -> tuple[Any, Kernels]:
-    on_gpu = ranks.device.type == "cuda"
+def build(
+    shape: str, config: RunConfig, ranks: Ranks, variant: Variant, start: dict[str, torch.Tensor] | None = None
+) -> tuple[Any, Kernels]:
+    """A random model in the trainer's engine, with the variant's attention and kernels; `start` are its weights."""
+    settings = deepspeed_config(config, {}, on_gpu=ranks.device.type == "cuda")
+    keep_alive.append(HfDeepSpeedConfig(settings) if config.zero == 3 else None)
+    model = make_model(shape, DTYPES[config.precision], ranks.device)  # and PyTorch's kernel with it
     attention = "PyTorch's varlen"
     if variant.flash4:
-        attention = choose_attention(ranks.device, torch.bfloat16, 128)
-    else:
-        register_packed_attention(torch_kernel())
-    kernels = Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
-    vocab_size = model.config.vocab_size
-    model.train()
+        attention = choose_attention(ranks.device, DTYPES[config.precision], 128)
+    if start is not None:
+        model.load_state_dict(start)
+    checkpoint_layers(model, config.checkpointed_layers)
     if variant.chosen:
-        num_tokens, started = probe_tokens(config, ranks.device), time.perf_counter()
-        kernels = choose_kernels(model, attention, vocab_size, ranks.device, num_tokens)
-        chosen = time.perf_counter()
-        check_isolation(model, vocab_size, ranks.device, num_tokens)
-        print(f"chosen in {chosen - started:.1f} s, isolation seen in {time.perf_counter() - chosen:.2f} s", flush=True)
-    if variant.plain:
-        return PlainEngine(model, config, on_gpu=on_gpu, compiled=kernels.compiled), kernels
-    settings = deepspeed_config(config, {}, on_gpu=on_gpu)
-    engine, *_ = import_deepspeed(on_gpu=on_gpu).initialize(
-        model=model, optimizer=build_optimizer(model, config, on_gpu=on_gpu), config=settings, dist_init_required=False
+        return wrap_model(model, model_shape(shape), config, settings, ranks, attention)
+    engine, *_ = import_deepspeed(on_gpu=True).initialize(
+        model=model, optimizer=build_optimizer(model, config, on_gpu=True), config=settings, dist_init_required=False
     )
-    return engine, kernels
+    return engine, Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
 
 
 def check(num_steps: int, seq_len: int, ranks: Ranks) -> None:
     """Losses and gradient norms of the fast path, twice, beside float32 eager attention on separate examples."""
     shape = "check" if ranks.device.type == "cuda" else "tiny"
     packs = make_packs(2, seq_len, 0.5, seed=4)
-    config = run_config(seq_len, 1, 2, num_steps)
+    config = run_config(seq_len, Variant(name="", micro_packs=1), 2, num_steps, 1)
     first = make_model(shape, torch.bfloat16, ranks.device)
     start = copy.deepcopy(first.state_dict())
     runs = {}
     ways = {
-        "nothing chosen": Variant(name="", micro_packs=1, chosen=False),
-        "torch varlen": Variant(name="", micro_packs=1),
-        "FA4": Variant(name="", micro_packs=1, flash4=True),
-        "FA4 again": Variant(name="", micro_packs=1, flash4=True),
+        "nothing chosen": Variant(name="", micro_packs=1, chosen=False, flash4=False),
+        "torch varlen": Variant(name="", micro_packs=1, flash4=False),
+        "FA4": Variant(name="", micro_packs=1),
+        "FA4 again": Variant(name="", micro_packs=1),
     }
     for name, variant in ways.items():
-        model = make_model(shape, torch.bfloat16, ranks.device)
-        model.load_state_dict(start)
-        engine, kernels = build(model, config, ranks, variant)
+        engine, kernels = build(shape, config, ranks, variant, start)
         print(name, kernels, flush=True)
         records: list[StepRecord] = []
         plan = Plan(num_packs=2, batch_packs=2, micro_packs=1, num_ranks=1)
-        train_steps(engine, packs, plan, config, ranks, num_steps, records.extend, lambda done: None)
+        gauges = Gauges.of(model_shape(shape), ranks)
+        train_steps(engine, packs, plan, config, ranks, num_steps, gauges, records.extend, lambda done: None)
         runs[name] = [(record.loss, record.grad_norm or 0.0) for record in records]
     model = make_model(shape, torch.float32, ranks.device, attention="eager")
     model.load_state_dict(start)
     reference = runs["float32"] = separate(model, packs, config, num_steps)
     for name, run in runs.items():
-        far = [max(abs(a[i] - b[i]) / b[i] for a, b in zip(run, reference, strict=True)) for i in (0, 1)]
-        print(
-            f"{name}: loss {run[0][0]:.5f} -> {run[-1][0]:.5f}, off by {far[0]:.2%} loss, {far[1]:.2%} norm", flush=True
-        )
+        print(f"{name}: loss {run[0][0]:.5f} -> {run[-1][0]:.5f}; off in loss, norm by", end=" ")
+        for last in sorted({min(10, num_steps), min(30, num_steps), num_steps}):
+            pairs = list(zip(run[:last], reference[:last], strict=True))
+            far = [max(abs(a[i] - b[i]) / b[i] for a, b in pairs) for i in (0, 1)]
+            print(f"{far[0]:.2%}, {far[1]:.2%} over {last} steps", end="; ", flush=True)
+        print(f"norms {reference[0][1]:.2f} -> {reference[-1][1]:.2f}", flush=True)
     print("same losses twice:", runs["FA4"] == runs["FA4 again"], flush=True)
 
 
@@ -249,13 +280,13 @@ def separate(model: Any, packs: Packs, config: RunConfig, num_steps: int) -> lis
     return result
 
 
-def profile(engine: Any, packs: Packs, plan: Plan, config: RunConfig, ranks: Ranks) -> None:
+def profile(engine: Any, packs: Packs, plan: Plan, config: RunConfig, ranks: Ranks, gauges: Gauges) -> None:
     """List where the device's time goes in one optimizer step."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     with profiler(activities=[ProfilerActivity.CUDA]) as watched:
-        train_steps(engine, packs, plan, config, ranks, 1, lambda records: None, lambda done: None)
+        train_steps(engine, packs, plan, config, ranks, 1, gauges, lambda records: None, lambda done: None)
     events = sorted(watched.key_averages(), key=lambda event: -event.self_device_time_total)
     total = sum(event.self_device_time_total for event in events)
     print(f"device busy {total / 1e6:.3f} s")
@@ -276,7 +307,7 @@ def make_model(shape: str, dtype: torch.dtype, device: torch.device, attention: 
         num_key_value_heads=key_heads,
         intermediate_size=intermediate,
         head_dim=128,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape not in UNTIED,
         max_position_embeddings=40960,
         rope_theta=1_000_000.0,
     )
@@ -317,20 +348,45 @@ def make_packs(count: int, seq_len: int, targets: float, seed: int) -> Packs:
     return Packs([pa.RecordBatch.from_pylist(rows, schema=SHARD)])
 
 
-def run_config(seq_len: int, micro_packs: int, micro_steps: int, steps: int) -> RunConfig:
-    settings = {name: value for name, value in DEFAULTS.items() if name != "batch_tokens"}
-    settings |= {"precision": "bf16", "epochs": 1, "micro_packs": micro_packs, "schedule": "constant"}
+def model_shape(shape: str) -> ModelShape:
+    """As the trainer reads it of a model's config."""
+    hidden, layers, heads, key_heads, intermediate = SHAPES[shape]
+    vocab_size = 151936 if shape != "tiny" else 512
+    layer = hidden * 128 * (2 * heads + 2 * key_heads) + 3 * hidden * intermediate + 2 * hidden + 2 * 128
+    tied = shape not in UNTIED
+    return ModelShape(
+        architecture="Qwen3ForCausalLM",
+        num_layers=layers,
+        head_dim=128,
+        vocab_size=vocab_size,
+        num_parameters=layers * layer + hidden + vocab_size * hidden * (1 if tied else 2),
+        hidden=hidden,
+        intermediate=intermediate,
+        query_width=128 * heads,
+        key_width=128 * key_heads,
+        dtype=torch.bfloat16,
+    )
+
+
+def run_config(seq_len: int, variant: Variant, micro_steps: int, steps: int, num_ranks: int) -> RunConfig:
+    changed = {"batch_tokens", "gradient_checkpointing", "zero", "offload_optimizer", "precision", "micro_packs"}
+    settings = {name: value for name, value in DEFAULTS.items() if name not in changed}
     return RunConfig(
         shards=Path(),
         model="random",
         seq_len=seq_len,
-        num_ranks=1,
+        num_ranks=num_ranks,
         steps=steps,
-        batch_packs=micro_packs * micro_steps,
+        batch_packs=num_ranks * variant.micro_packs * micro_steps,
+        micro_packs=variant.micro_packs,
         warmup_steps=0,
-        fits_memory=False,
+        free=(),
         eval_every=None,
-        **settings,
+        checkpointed_layers=variant.again,
+        zero=variant.zero,
+        offload_optimizer=variant.offload,
+        precision=variant.precision,
+        **settings | {"epochs": 1, "schedule": "constant"},
     )
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_model import Example, write_shards
 
-from train.batch import Plan, collate, deal, pack_order
+from train.batch import Ahead, Plan, collate, deal, pack_order
 from train.load import Packs, open_shards
 
 PACKS = [
@@ -66,6 +67,29 @@ def test_the_order_of_packs_is_fixed_for_ever() -> None:
     assert pack_order(8, seed=0, epoch=0).tolist() == GOLDEN_ORDER
     assert pack_order(8, seed=0, epoch=1).tolist() != GOLDEN_ORDER
     assert pack_order(8, seed=1, epoch=0).tolist() != GOLDEN_ORDER
+
+
+def test_the_heaviest_pack_goes_first_in_the_first_epoch_only(packs: Packs) -> None:
+    order = [index for index in GOLDEN_ORDER if index != 5]
+    assert pack_order(8, seed=0, epoch=0, heaviest=5).tolist() == [5, *order]
+    assert pack_order(8, seed=0, epoch=1, heaviest=5).tolist() == pack_order(8, seed=0, epoch=1).tolist()
+    heaviest = packs.heaviest
+    assert packs.num_tokens[heaviest] == max(packs.num_tokens)
+
+
+def test_batches_made_ahead_come_in_the_order_they_were_asked_for(packs: Packs) -> None:
+    plan = Plan(num_packs=3, batch_packs=3, micro_packs=1, num_ranks=1)
+    step = plan.step(0, 0, packs, np.array([2, 0, 1]))
+    ahead = Ahead(packs, torch.device("cpu"))
+    ahead.ask(step)
+    for index in (2, 0, 1):
+        assert ahead.take().input_ids.tolist() == collate(packs, [index]).input_ids.tolist()
+    assert ahead.take_waited() >= 0.0
+    assert ahead.take_waited() == 0.0
+    ahead.close()
+    lengths = [packs[index].seq_lengths.astype(int) for index in range(3)]
+    assert packs.squares.tolist() == [int((each**2).sum()) for each in lengths]
+    assert step.squares == sum(packs.squares.tolist())
 
 
 def test_the_order_mixes_evenly() -> None:

@@ -42,19 +42,30 @@ def test_ranks_and_micro_packs_share_the_batch() -> None:
     assert settled("--batch-packs", "17", "--micro-packs", "2", num_ranks=4).num_micro_steps == 3
 
 
-def test_the_gpu_decides_the_micro_batches_only_where_nobody_else_did() -> None:
-    def fits(*flags: str, content: dict[str, Any] | None = None) -> bool:
+def test_the_planner_chooses_only_what_nobody_else_did() -> None:
+    def free(*flags: str, content: dict[str, Any] | None = None) -> tuple[str, ...]:
         options = _parser().parse_args(["run", "--shards", "cache", *flags])
         file = file_settings(content or {})
-        return settle(options, file, model="m", seq_len=4096, num_ranks=1, has_bf16_gpu=True).fits_memory
+        return settle(options, file, model="m", seq_len=4096, num_ranks=1, has_bf16_gpu=True).free
 
-    assert fits() and fits("--zero", "2", "--batch-packs", "6")
-    assert not fits("--micro-packs", "2")
-    assert not fits("--precision", "fp32")
-    assert not fits("--zero", "3")
-    assert not fits(content={"gradient_accumulation_steps": 4})
-    assert not fits(content={"train_micro_batch_size_per_gpu": 1})
-    assert not settled().fits_memory  # no GPU
+    assert free() == ("micro_packs", "gradient_checkpointing", "zero", "offload_optimizer")
+    assert free("--zero", "2", "--batch-packs", "6") == ("micro_packs", "gradient_checkpointing", "offload_optimizer")
+    assert free("--micro-packs", "2", "--no-offload-optimizer") == ("gradient_checkpointing", "zero")
+    assert "gradient_checkpointing" in free("--gradient-checkpointing", "auto")
+    assert "gradient_checkpointing" not in free("--gradient-checkpointing")
+    assert "micro_packs" not in free(content={"gradient_accumulation_steps": 4})
+    assert "micro_packs" not in free(content={"train_micro_batch_size_per_gpu": 1})
+    assert free("--precision", "fp32") == ()
+    assert settled().free == ()  # no GPU
+
+
+def test_layers_to_compute_twice_are_none_all_or_a_number() -> None:
+    asked = {"auto": 0, "none": 0, "all": -1, "12": 12}
+    for word, layers in asked.items():
+        assert settled("--gradient-checkpointing", word).checkpointed_layers == layers
+    assert settled("--gradient-checkpointing").checkpointed_layers == -1
+    with pytest.raises(TrainError, match="--gradient-checkpointing is 'some'; write auto, none, all, or a number"):
+        settled("--gradient-checkpointing", "some")
 
 
 def test_auto_in_the_deepspeed_file_is_filled_and_what_is_left_of_it_dropped() -> None:

@@ -169,6 +169,7 @@ def test_fp16_without_a_gpu(made: Path, capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_numbers_that_are_none(loss: float, norm: float, precision: str, message: str) -> None:
     speeds = {"tokens": 1, "targets": 1, "tokens_per_s": 1.0, "targets_per_s": 1.0}
+    speeds |= {"mfu": None, "memory_gib": None, "waiting": 0.0, "communication": 0.0}
     record = StepRecord(step=7, epoch=1, loss=loss, learning_rate=1.0, grad_norm=norm, **speeds)
     with pytest.raises(TrainError, match=re.escape(message)):
         check_numbers([record], precision)
@@ -182,7 +183,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "chat"])
+@pytest.mark.parametrize("command", ["run", "plan", "chat"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         _parser().parse_args([command, "--help"])

@@ -183,6 +183,7 @@ def test_tensorboard_holds_every_measure(runs: dict[str, Finished]) -> None:
     events = EventAccumulator(str(runs["zero-2"].out / "tensorboard"))
     events.Reload()
     wanted = {"loss", "learning_rate", "grad_norm", "targets", "tokens", "tokens_per_s", "targets_per_s", "epoch"}
+    wanted |= {"waiting", "communication"}
     assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in wanted} | {"eval/loss", "eval/perplexity"}
     logged = [event.value for event in events.Scalars("train/loss")]
     assert logged == pytest.approx(runs["zero-2"].values("loss"), rel=1e-6)

@@ -5,7 +5,10 @@ turn, `micro_packs` at a time; where they do not come out even, the last micro-b
 all ranks call the model equally often (ZeRO-3 needs that).
 """
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,8 @@ import torch
 
 from schemas.shard import IGNORED_LABEL
 from train.load import Pack, Packs
+
+TENSORS = "input_ids", "position_ids", "cu_seqlens", "predicting", "labels"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,13 +33,17 @@ class Batch:
     seq_lengths: tuple[int, ...]
     num_targets: int
 
+    def pinned(self) -> "Batch":
+        """The batch in memory that a GPU copies from without waiting."""
+        return self._each(torch.Tensor.pin_memory)
+
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`; copies to a GPU don't wait."""
-        if device.type == "cpu":
-            return self
-        names = ("input_ids", "position_ids", "cu_seqlens", "predicting", "labels")
-        moved = {name: getattr(self, name).pin_memory().to(device, non_blocking=True) for name in names}
-        return Batch(seq_lengths=self.seq_lengths, num_targets=self.num_targets, **moved)
+        """The batch on `device`; copies of a pinned one to a GPU don't wait."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        changed = {name: change(getattr(self, name)) for name in TENSORS}
+        return Batch(seq_lengths=self.seq_lengths, num_targets=self.num_targets, **changed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +52,10 @@ class Step:
 
     index: int  # from 0, over the whole run
     epoch: int
-    num_packs: int  # of the whole step, on all ranks, as are the next two
+    num_packs: int  # of the whole step, on all ranks, as are the next three
     num_tokens: int
     num_targets: int
+    squares: int  # sum of the squared lengths of its examples
     micro_batches: tuple[tuple[int, ...], ...]
 
 
@@ -73,6 +83,7 @@ class Plan:
             num_packs=len(packs),
             num_tokens=int(split.num_tokens[packs].sum()),
             num_targets=int(split.num_targets[packs].sum()),
+            squares=int(split.squares[packs].sum()),
             micro_batches=deal(packs.tolist(), rank, self.num_ranks, self.micro_packs, self.num_micro_steps),
         )
 
@@ -82,12 +93,18 @@ class Plan:
         return -(-self.batch_packs // (self.micro_packs * self.num_ranks))
 
 
-def pack_order(num_packs: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of packs in an epoch: sorted by a hash (splitmix64) of seed, epoch and index, the same everywhere."""
+def pack_order(num_packs: int, seed: int, epoch: int, heaviest: int | None = None) -> np.ndarray:
+    """The order of packs in an epoch: sorted by a hash (splitmix64) of seed, epoch and index, the same everywhere.
+
+    In the first epoch the pack `heaviest` goes first: what overflows a GPU does so at once.
+    """
     with np.errstate(over="ignore"):
         start = _splitmix64(np.uint64(seed % 2**64) + _splitmix64(np.uint64(epoch)))
         keys = _splitmix64(np.arange(num_packs, dtype=np.uint64) + start)
-    return np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable")
+    if heaviest is not None and epoch == 0:
+        order = np.concatenate([[heaviest], order[order != heaviest]])
+    return order
 
 
 def deal(
@@ -104,6 +121,40 @@ def collate(packs: Packs, indices: Sequence[int]) -> Batch:
         zero = np.zeros(1, dtype=np.int32)
         return _batch([Pack(input_ids=zero, is_target=zero.astype(bool), seq_lengths=zero + 1)])
     return _batch([packs[index] for index in indices])
+
+
+class Ahead:
+    """Batches made by a thread while the device computes, and how long they were waited for."""
+
+    def __init__(self, packs: Packs, device: torch.device) -> None:
+        self._packs, self._device = packs, device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._coming: deque[Future[Batch]] = deque()
+        self._waited_s = 0.0
+
+    def ask(self, step: Step) -> None:
+        """Have a step's micro-batches made."""
+        self._coming.extend(self._thread.submit(self._make, indices) for indices in step.micro_batches)
+
+    def take(self) -> Batch:
+        """The next of those asked for, on the device."""
+        started = time.perf_counter()
+        batch = self._coming.popleft().result()
+        self._waited_s += time.perf_counter() - started
+        return batch.to(self._device)
+
+    def take_waited(self) -> float:
+        """Seconds that `take` waited since the last call."""
+        waited, self._waited_s = self._waited_s, 0.0
+        return waited
+
+    def close(self) -> None:
+        """Let go of what was asked for and not taken."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _make(self, indices: Sequence[int]) -> Batch:
+        batch = collate(self._packs, indices)
+        return batch.pinned() if self._device.type == "cuda" else batch
 
 
 def _batch(packs: list[Pack]) -> Batch:

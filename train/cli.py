@@ -15,6 +15,10 @@ RUN_EXAMPLE = """example:
 
 Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`."""
 
+PLAN_EXAMPLE = """examples:
+  train plan --shards cache/ --gpus 4xH100-80G
+  train plan --shards cache/ --model Qwen/Qwen3-8B --gpus 2xA100-80G --zero 3"""
+
 CHAT_EXAMPLE = """examples:
   train chat --model runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B --prompt "How do I sleep better?" """
@@ -27,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "plan":
+            from train.plan import plan
+
+            return plan(options)
         if options.command == "run":
             from train.run import run
 
@@ -55,7 +63,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,chat}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat}")
     _add_run(
         commands.add_parser(
             "run",
@@ -66,6 +74,16 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    planned = commands.add_parser(
+        "plan",
+        usage="train plan --shards DIR [--gpus 4xH100-80G] [options of `train run`]",
+        help="say what a run would take, and how fast it would go, without a GPU",
+        description="Memory, settings and hours of the run that the same options would start.",
+        epilog=PLAN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    planned.add_argument("--gpus", metavar="NxGPU", help="as in 4xH100-80G or 2xNAME-24G (default: those visible here)")
+    _add_run(planned)
     _add_chat(
         commands.add_parser(
             "chat",
@@ -93,7 +111,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--micro-packs",
         type=int,
         metavar="N",
-        help="packs a rank takes at a time (default: as many as fit; 1 on CPU and with --zero 3)",
+        help="packs a rank takes at a time (default: as many as fit; 1 on CPU)",
     )
     add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
@@ -103,13 +121,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--max-grad-norm", type=float, metavar="X", help=_default("max_grad_norm", "gradients are clipped to this norm")
     )
     add("--precision", choices=["auto", "bf16", "fp16", "fp32"], help="auto: bf16 on GPUs that have it, fp32 on CPU")
-    add("--zero", type=int, choices=[0, 1, 2, 3], help=_default("zero", "ZeRO stage"))
-    add("--offload-optimizer", action="store_true", default=None, help="keep the optimizer's state in CPU memory")
+    add("--zero", type=int, choices=[0, 1, 2, 3], help="ZeRO stage (default: the fastest that fits; 1 on CPU)")
+    add(
+        "--offload-optimizer",
+        action=argparse.BooleanOptionalAction,
+        help="keep the optimizer's state in CPU memory (default: where nothing fits without)",
+    )
     add(
         "--gradient-checkpointing",
-        action="store_true",
-        default=None,
-        help="less memory for a third more time (default: as needed)",
+        nargs="?",
+        const="all",
+        metavar="N",
+        help="layers to compute twice for less memory: auto, none, all, or how many (default: auto, as memory demands)",
     )
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
     add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")

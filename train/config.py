@@ -19,13 +19,14 @@ DEFAULTS: dict[str, Any] = {
     "precision": "auto",
     "zero": 1,
     "offload_optimizer": False,
-    "gradient_checkpointing": False,
+    "gradient_checkpointing": "auto",
     "save_every": 0,
     "seed": 0,
     "adam_betas": (0.9, 0.95),
     "adam_eps": 1e-8,
 }
 
+PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
 FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
 
 
@@ -50,7 +51,7 @@ class RunConfig:
     steps: int | None  # given: this many, whatever `epochs` says
     batch_packs: int  # of an optimizer step, on all ranks
     micro_packs: int  # of a micro-batch, on one rank
-    fits_memory: bool  # the GPU's memory decides micro_packs and checkpointing, once the model is known
+    free: tuple[str, ...]  # settings that the planner chooses, once model and GPU are known
     schedule: str  # cosine | linear | constant
     warmup_ratio: float
     warmup_steps: int | None
@@ -59,7 +60,7 @@ class RunConfig:
     precision: str  # bf16 | fp16 | fp32
     zero: int
     offload_optimizer: bool
-    gradient_checkpointing: bool
+    checkpointed_layers: int  # the first so many are computed again in the backward pass; -1: all
     eval_every: int | None  # None: a quarter of the run
     save_every: int
     seed: int
@@ -91,10 +92,7 @@ def settle(
         steps=values.get("steps"),
         batch_packs=_batch_packs(given, values, seq_len, num_ranks),
         micro_packs=values["micro_packs"],
-        fits_memory=has_bf16_gpu
-        and precision == "bf16"
-        and values["zero"] < 3
-        and not {"micro_packs", "num_micro_steps"} & set(given),
+        free=_free(given) if has_bf16_gpu and precision == "bf16" else (),
         schedule=values["schedule"],
         warmup_ratio=values["warmup_ratio"],
         warmup_steps=values.get("warmup_steps"),
@@ -103,7 +101,7 @@ def settle(
         precision=precision,
         zero=values["zero"],
         offload_optimizer=values["offload_optimizer"],
-        gradient_checkpointing=values["gradient_checkpointing"],
+        checkpointed_layers=_checkpointed_layers(values["gradient_checkpointing"]),
         eval_every=values.get("eval_every"),
         save_every=values["save_every"],
         seed=values["seed"],
@@ -135,6 +133,26 @@ def _given(flags: Namespace, file: dict[str, FileSetting]) -> dict[str, Any]:
         if one in given and other in given:
             raise TrainError(f"{_place(one, file)} and {_place(other, file)} say the same thing twice; give one")
     return given
+
+
+def _free(given: dict[str, Any]) -> tuple[str, ...]:
+    """What the planner may choose: all that the user left open."""
+    fixed = set(given)
+    if "num_micro_steps" in fixed:
+        fixed.add("micro_packs")
+    if given.get("gradient_checkpointing") == "auto":
+        fixed.remove("gradient_checkpointing")
+    return tuple(name for name in PLANNED if name not in fixed)
+
+
+def _checkpointed_layers(asked: str) -> int:
+    """`none` -> 0, `all` -> -1, `12` -> 12; `auto` -> 0 until the planner knows better."""
+    known = {"auto": 0, "none": 0, "all": -1}
+    if asked in known:
+        return known[asked]
+    if not asked.isdecimal():
+        raise TrainError(f"--gradient-checkpointing is {asked!r}; write auto, none, all, or a number of layers")
+    return int(asked)
 
 
 def _place(name: str, file: dict[str, FileSetting]) -> str:

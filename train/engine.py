@@ -1,4 +1,4 @@
-"""Model files and settings in, an engine out: DeepSpeed's, or a plain one where there is nothing to share out."""
+"""Model files and settings in, DeepSpeed's engine around the model out, with the kernels that work here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +17,13 @@ from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_a
 from train.launch import Ranks, import_deepspeed
 from train.model import DTYPES, ModelShape, count_parameters, load_model
 from train.optimizer import build_optimizer
-from train.plain import PlainEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
     """The engine around the model, and which kernels it runs."""
 
-    deepspeed: Any  # or a PlainEngine, which is called the same way
+    deepspeed: Any
     num_parameters: int
     kernels: Kernels
     keep_alive: object  # transformers holds ZeRO-3's settings by a weak reference only
@@ -35,25 +34,12 @@ def build_engine(
 ) -> Engine:
     """Load the model and wrap it; every rank takes part. `content` is the user's DeepSpeed file."""
     settings = deepspeed_config(config, content, on_gpu=ranks.device.type == "cuda")
-    plain = runs_plain(config, content)
-    if not plain:
-        with _config_error_told():
-            import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
+    with _config_error_told():
+        import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
     attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
     model, keep_alive = load_model(files, config, settings)
-    wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention, plain=plain)
+    wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention)
     return Engine(deepspeed=wrapped, num_parameters=count_parameters(model), kernels=kernels, keep_alive=keep_alive)
-
-
-def runs_plain(config: RunConfig, content: dict[str, Any]) -> bool:
-    """Whether DeepSpeed has nothing to do: one process in bf16, nothing offloaded, and no DeepSpeed file."""
-    return (
-        config.num_ranks == 1
-        and config.precision == "bf16"
-        and config.zero < 3
-        and not config.offload_optimizer
-        and not content
-    )
 
 
 def wrap_model(
@@ -63,8 +49,6 @@ def wrap_model(
     settings: dict[str, Any],
     ranks: Ranks,
     attention: str,
-    *,
-    plain: bool,
 ) -> tuple[Any, Kernels]:
     """Choose the model's kernels, see that its examples keep apart, and put the engine around it."""
     on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
@@ -76,8 +60,6 @@ def wrap_model(
         num_tokens = probe_tokens(config, ranks.device)
         kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
         check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
-    if plain:
-        return PlainEngine(model, config, on_gpu=on_gpu, compiled=kernels.compiled), kernels
     optimizer = build_optimizer(model, config, on_gpu=on_gpu)
     with _config_error_told():
         wrapped, *_ = import_deepspeed(on_gpu=on_gpu).initialize(

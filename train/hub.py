@@ -38,6 +38,18 @@ def find_model(name: str) -> ModelFiles:
     return ModelFiles(name=name, folder=cached if cached is not None else _fetch(name), gguf=None)
 
 
+def find_config(name: str) -> ModelFiles:
+    """Find a model's config, without its weights where it is a hub's model that is not here; else as `find_model`."""
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return ModelFiles(name=name, folder=path, gguf=None)
+    if path.exists() or path.suffix == ".gguf" or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return find_model(name)
+    if (folder := _cached(name)) is not None:
+        return ModelFiles(name=name, folder=folder, gguf=None)
+    return ModelFiles(name=name, folder=_fetch(name, ["config.json"]), gguf=None)
+
+
 def _folder(name: str, path: Path) -> ModelFiles:
     if (path / "config.json").is_file():
         if not _has_weights(path):
@@ -77,7 +89,8 @@ def _cached(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() and _has_weights(folder) else None
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, wanted: list[str] | None = None) -> Path:
+    """Download a model, or only the files `wanted` of it."""
     from huggingface_hub import constants, snapshot_download
 
     where = f"{name}: not a folder here, not in the hub's cache"
@@ -85,13 +98,13 @@ def _fetch(name: str) -> Path:
         raise ModelError(f"{where}, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER")
     _reach(constants.ENDPOINT, where)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=FETCHED))
-        if not _has_weights(folder):
+        folder = Path(snapshot_download(name, allow_patterns=wanted or FETCHED))
+        if wanted is None and not _has_weights(folder):
             folder = Path(snapshot_download(name, allow_patterns=[*FETCHED, "*.bin"]))
     except Exception as error:  # the hub's library raises those of whichever HTTP library it found
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{where}, and {constants.ENDPOINT} does not give it: {reason}; check --model") from error
-    if not _has_weights(folder):
+    if wanted is None and not _has_weights(folder):
         raise ModelError(f"{name}: the hub has no safetensors or PyTorch weights of it; choose another --model")
     return folder
 

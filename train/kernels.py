@@ -13,14 +13,15 @@ from train.attention import Kernel, bounds, flash_attention, register_packed_att
 from train.batch import Batch
 from train.config import RunConfig
 from train.flash4 import flash4_kernel
-from train.loss import fuse_head, keeps_logits, losses_and_gradients, summed_loss
+from train.loss import Measure, fuse_head, keeps_logits, losses_and_gradients, summed_loss
+from train.model import decoder_layers
 
 PROBE_LENGTHS = (51, 86)
 PROBE_TOKENS = 137
 PROBE_TARGETS = 24  # of each of the two examples
 AS_THEY_ARE = "as transformers has them"
 APART = "apart from the loss"
-FLASH4 = "pip install flash-attn-4 'nvidia-cutlass-dsl[cu13]'"
+FLASH4 = "pip install 'sftpack[gpu]'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,6 @@ class Kernels:
     attention: str
     layers: str
     head: str
-    compiled: bool = False
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -56,7 +56,7 @@ def choose_kernels(
     batch = probe(vocab_size, device, num_tokens)
     layers, measure = "compiled", None
     if (failed := _compile_layers(model, batch)) is None:
-        measure = torch.compile(losses_and_gradients, dynamic=True)
+        measure = _loss_kernel(device, model.dtype)
     else:
         layers = f"{AS_THEY_ARE} (torch.compile failed: {failed})"
     head = "in the loss, a chunk of targets at a time"
@@ -64,7 +64,7 @@ def choose_kernels(
         head = f"{APART} (its gradients would overflow in fp16)"
     elif not fuse_head(model, batch, measure):
         head = f"{APART} (the model does more than multiply there)"
-    return Kernels(attention=attention, layers=layers, head=head, compiled=measure is not None)
+    return Kernels(attention=attention, layers=layers, head=head)
 
 
 def check_isolation(model: Any, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS) -> None:
@@ -110,8 +110,7 @@ def probe_tokens(config: RunConfig, device: torch.device) -> int:
 
 def _compile_layers(model: Any, batch: Batch) -> str | None:
     """Compile each decoder layer; all share one program. Gives the reason where that fails, and leaves them as is."""
-    names = set(model._no_split_modules or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
+    layers = decoder_layers(model)
     for layer in layers:
         layer.compile(dynamic=True)
     try:
@@ -123,6 +122,23 @@ def _compile_layers(model: Any, batch: Batch) -> str | None:
     finally:
         model.zero_grad(set_to_none=True)
     return None
+
+
+def _loss_kernel(device: torch.device, dtype: torch.dtype) -> Measure:
+    """The loss of a chunk of logits: by a kernel of our own where that works here, else compiled."""
+    compiled: Measure = torch.compile(losses_and_gradients, dynamic=True)
+    generator = torch.Generator(device).manual_seed(1)
+    logits = torch.randn(5, 40007, generator=generator, device=device).to(dtype)
+    labels = torch.tensor([0, 40006, 7, -100, 20000], device=device)
+    try:
+        from train.loss_kernel import losses_and_gradients_in_place
+
+        expected = losses_and_gradients(logits, labels)
+        found = losses_and_gradients_in_place(logits, labels)
+    except Exception:  # no Triton, or one that does not know this GPU
+        return compiled
+    same = all(torch.allclose(one, other, rtol=1e-2, atol=1e-6) for one, other in zip(found, expected, strict=True))
+    return losses_and_gradients_in_place if same else compiled
 
 
 def _why_not_flash4(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

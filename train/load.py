@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ class Packs:
             is_target=_values(batch, "assistant_masks", row).to_numpy(zero_copy_only=False),
             seq_lengths=_values(batch, "seq_lengths", row).to_numpy(),
         )
+
+    @cached_property
+    def squares(self) -> np.ndarray:
+        """Of each pack the sum of its examples' squared lengths, by which attention grows; reads all lengths once."""
+        sums = [np.zeros(0, dtype=np.int64)]
+        for batch in self._batches:
+            column = batch.column("seq_lengths")
+            ends = np.concatenate([[0], np.cumsum(column.flatten().to_numpy().astype(np.int64) ** 2)])
+            offsets = column.offsets.to_numpy() - column.offsets[0].as_py()
+            sums.append(np.diff(ends[offsets]))
+        return np.concatenate(sums)
+
+    @property
+    def heaviest(self) -> int:
+        """The pack with the most tokens, and of those the one with the most targets."""
+        return int(np.lexsort((self.num_targets, self.num_tokens))[-1])
 
     def largest_id(self) -> int:
         """The largest token id of all packs; reads every token."""

@@ -21,6 +21,23 @@ class StepRecord:
     tokens: int
     tokens_per_s: float
     targets_per_s: float
+    mfu: float | None  # part of the GPUs' peak, None where none is known
+    memory_gib: float | None  # the most rank 0's GPU has held so far
+    waiting: float  # share of the time in which rank 0 waited for data
+    communication: float  # share that its collectives took
+
+    def line(self) -> str:
+        """The step in one line, without what has no meaning here."""
+        parts = [
+            f"loss {self.loss:.4f}  lr {self.learning_rate:.1e}",
+            None if self.grad_norm is None else f"norm {self.grad_norm:.2f}",
+            f"{self.tokens_per_s:,.0f} tokens/s, {self.targets_per_s:,.0f} targets/s",
+            None if self.mfu is None else f"MFU {self.mfu:.1%}",
+            None if self.memory_gib is None else f"{self.memory_gib:.1f} GiB",
+            f"data {self.waiting:.1%}",
+            f"comm {self.communication:.1%}" if self.communication else None,
+        ]
+        return "  ".join(part for part in parts if part is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +77,11 @@ class RunLog:
             self.steps.append(record)
             self._write(asdict(record), record.step, "train")
         newest = records[-1]
-        norm = "" if newest.grad_norm is None else f"  norm {newest.grad_norm:.2f}"
-        facts = f"loss {newest.loss:.4f}  lr {newest.learning_rate:.1e}{norm}  {newest.tokens_per_s:,.0f} tokens/s"
         if self._bar is not None:
-            self._bar.set_postfix_str(facts, refresh=False)
+            self._bar.set_postfix_str(newest.line(), refresh=False)
             self._bar.update(len(records))
         else:
-            print(f"step {newest.step}/{self._num_steps}  {facts}", flush=True)
+            print(f"step {newest.step}/{self._num_steps}  {newest.line()}", flush=True)
 
     def log_eval(self, step: int, loss: float) -> None:
         """Take a held-out loss."""

@@ -6,7 +6,7 @@ reads from the shards. DeepSpeed averages gradients over ranks, so each rank's s
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 import torch.distributed
 
 from schemas.errors import TrainError
-from train.batch import Plan, Step, collate, pack_order
+from train.batch import Ahead, Plan, Step, pack_order
 from train.config import RunConfig
+from train.gauges import Gauges
 from train.launch import Ranks
 from train.load import Packs
 from train.log import StepRecord
@@ -40,6 +41,7 @@ def train_steps(
     config: RunConfig,
     ranks: Ranks,
     num_steps: int,
+    gauges: Gauges,
     on_records: Callable[[list[StepRecord]], None],
     on_step: Callable[[int], None],
 ) -> None:
@@ -50,23 +52,38 @@ def train_steps(
     """
     every = max(1, min(10, num_steps // 50))
     pending: list[_Pending] = []
-    order, epoch = pack_order(len(packs), config.seed, 0), 0
+    ahead, steps = Ahead(packs, ranks.device), _steps(packs, plan, config, ranks, num_steps)
+    coming: Step | None = next(steps)
     engine.train()  # transformers loads models in evaluation mode, in which gradients are not checkpointed
     started = time.perf_counter()
+    try:
+        for index in range(num_steps):
+            step, coming = coming, next(steps, None)
+            assert step is not None
+            if index == 0:
+                ahead.ask(step)
+            if coming is not None:
+                ahead.ask(coming)
+            pending.append(_take_step(engine, ahead, step, learning_rate(config, index, num_steps), ranks))
+            if len(pending) == every or index + 1 == num_steps:
+                records = _read(pending, ranks, gauges, ahead, started)
+                on_records(records)
+                check_numbers(records, config.precision)
+                pending, started = [], time.perf_counter()
+            before = time.perf_counter()
+            on_step(index + 1)
+            started += time.perf_counter() - before
+    finally:
+        ahead.close()
+
+
+def _steps(packs: Packs, plan: Plan, config: RunConfig, ranks: Ranks, num_steps: int) -> Iterator[Step]:
+    order, epoch = pack_order(len(packs), config.seed, 0, packs.heaviest), 0
     for index in range(num_steps):
         if index // plan.steps_an_epoch != epoch:
             epoch = index // plan.steps_an_epoch
             order = pack_order(len(packs), config.seed, epoch)
-        step = plan.step(index, ranks.rank, packs, order)
-        pending.append(_take_step(engine, packs, step, learning_rate(config, index, num_steps), ranks))
-        if len(pending) == every or index + 1 == num_steps:
-            records = _read(pending, ranks, started)
-            on_records(records)
-            check_numbers(records, config.precision)
-            pending, started = [], time.perf_counter()
-        before = time.perf_counter()
-        on_step(index + 1)
-        started += time.perf_counter() - before
+        yield plan.step(index, ranks.rank, packs, order)
 
 
 def check_numbers(records: list[StepRecord], precision: str) -> None:
@@ -83,13 +100,13 @@ def check_numbers(records: list[StepRecord], precision: str) -> None:
                 )
 
 
-def _take_step(engine: Any, packs: Packs, step: Step, rate: float, ranks: Ranks) -> _Pending:
+def _take_step(engine: Any, ahead: Ahead, step: Step, rate: float, ranks: Ranks) -> _Pending:
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     share = ranks.num_ranks / max(1, step.num_targets)
     loss_sum = torch.zeros((), dtype=torch.float32, device=ranks.device)
-    for indices in step.micro_batches:
-        loss = summed_loss(engine, collate(packs, indices).to(ranks.device))
+    for _ in step.micro_batches:
+        loss = summed_loss(engine, ahead.take())
         engine.backward(loss * share, scale_wrt_gas=False)
         engine.step()
         loss_sum += loss.detach()
@@ -101,13 +118,15 @@ def _take_step(engine: Any, packs: Packs, step: Step, rate: float, ranks: Ranks)
     )
 
 
-def _read(pending: list[_Pending], ranks: Ranks, started: float) -> list[StepRecord]:
+def _read(pending: list[_Pending], ranks: Ranks, gauges: Gauges, ahead: Ahead, started: float) -> list[StepRecord]:
     """Bring the numbers of several steps from the device at once."""
     sums = torch.stack([each.loss_sum for each in pending]).double()
     torch.distributed.all_reduce(sums)
     totals = sums.tolist()
     seconds = time.perf_counter() - started
     tokens, targets = sum(each.step.num_tokens for each in pending), sum(each.step.num_targets for each in pending)
+    mfu = gauges.mfu(tokens, sum(each.step.squares for each in pending), seconds)
+    waiting, communication = ahead.take_waited() / seconds, gauges.clock.take() / seconds
     return [
         StepRecord(
             step=each.step.index + 1,
@@ -119,6 +138,10 @@ def _read(pending: list[_Pending], ranks: Ranks, started: float) -> list[StepRec
             tokens=each.step.num_tokens,
             tokens_per_s=tokens / seconds,
             targets_per_s=targets / seconds,
+            mfu=mfu,
+            memory_gib=gauges.memory_gib(),
+            waiting=waiting,
+            communication=communication,
         )
         for each, total in zip(pending, totals, strict=True)
     ]

@@ -92,6 +92,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if to_hidden is not None and to_weight is not None:
                 torch.mm(to_logits, weight, out=to_hidden[start : start + rows])
                 to_weight.addmm_(to_logits.T, chunk)
+            del to_logits  # or the next chunk's logits would stand beside it
         ctx.save_for_backward(to_hidden, to_weight)
         return total
 

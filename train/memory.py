@@ -1,54 +1,89 @@
-"""How much of a GPU a step will take, told before it is taken; by it the size of micro-batches is chosen.
+"""How much of a GPU a step takes, part by part, told before it is taken.
 
-Counted for compiled layers in 16 bits, the head in the loss. Measured peaks on an H200 (Qwen3 0.6B, 1.7B and 4B,
-micro-batches of 8k to 32k tokens) lie within 1% of it.
+Counted for compiled layers in 16 bits with the head in the loss, or for layers as transformers has them (ZeRO-3).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from train.config import RunConfig
 from train.loss import COMPILED_CHUNK_ROWS
 from train.model import ModelShape
+from train.optimizer import GROUP_PARAMETERS
 
-MICRO_TOKENS = 32768  # longer micro-batches make no step faster
-USABLE = 0.96  # of a GPU's memory; the rest is CUDA's and what fragments
-WORKSPACE = 1.2e9  # of the matmuls, and what a step keeps besides
-
-
-def predicted_bytes(config: RunConfig, shape: ModelShape, *, plain: bool) -> float:
-    """The peak of a training step on each rank."""
-    tokens = config.micro_packs * config.seq_len
-    layer = 2 * (4 * shape.hidden + 3 * shape.query_width + 3 * shape.key_width + 3 * shape.intermediate)
-    kept = layer * shape.num_layers
-    if config.gradient_checkpointing:
-        kept = layer + 2 * shape.hidden * shape.num_layers
-    embedding = 2 * shape.vocab_size * shape.hidden
-    logits = 2 * min(tokens, COMPILED_CHUNK_ROWS) * shape.vocab_size
-    states = shape.num_parameters * _bytes_a_parameter(config, plain=plain)
-    return states + tokens * kept + 2 * logits + 2 * embedding + WORKSPACE
+WORKSPACE = 0.3e9  # of the matmuls, and what a step keeps besides
+BUCKET = 5e8  # gradients that DeepSpeed sums at a time
+LIVE = 1e9  # weights that ZeRO-3 keeps gathered at a time, at most
 
 
-def fitted(config: RunConfig, shape: ModelShape, gpu_bytes: int, *, plain: bool) -> RunConfig:
-    """The run with the longest micro-batches that fit; gradients are checkpointed where not even one pack fits else.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes on each GPU at the fullest moment."""
 
-    Only sizes that share the batch out evenly are taken: 16 packs a step on 1 rank -> 8, 4, 2 or 1 of 4,096 tokens.
-    """
-    share = -(-config.batch_packs // config.num_ranks)
-    most = max(1, MICRO_TOKENS // config.seq_len)
-    sizes = [size for size in range(min(most, share), 0, -1) if share % size == 0]
-    checkpointing = [True] if config.gradient_checkpointing else [False, True]
-    choices = [
-        replace(config, micro_packs=size, gradient_checkpointing=each) for each in checkpointing for size in sizes
-    ]
-    room = USABLE * gpu_bytes
-    return next((each for each in choices if predicted_bytes(each, shape, plain=plain) < room), choices[-1])
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    buffers: float
+
+    @property
+    def total(self) -> float:
+        """The peak."""
+        parts = self.weights, self.gradients, self.optimizer, self.activations, self.logits, self.buffers
+        return sum(parts)
 
 
-def _bytes_a_parameter(config: RunConfig, *, plain: bool) -> float:
-    """Weights and gradients in 2 bytes; float32 weights and two moments; the plain engine's gradients are float32."""
-    if plain:
-        return 2 + 4 + 12
-    if config.precision == "fp32":
-        return 4 + 4 + 8
-    shared = {0: (2, 2, 12), 1: (2, 2, 12 / config.num_ranks), 2: (2, 2 / config.num_ranks, 12 / config.num_ranks)}
-    return sum(shared.get(config.zero, (16 / config.num_ranks,)))
+def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) -> Memory:
+    """The peak of a training step on each rank: in the backward pass, or where the optimizer copies gradients."""
+    weights, gradients, optimizer = states(config, shape)
+    tokens = config.micro_packs * longest_pack
+    eager = config.zero == 3
+    twice_as_wide = 2 if config.precision == "fp32" else 1
+    layer = twice_as_wide * kept_bytes_a_token(shape, eager=eager)
+    boundary, head = twice_as_wide * 2 * shape.hidden, twice_as_wide * 2 * shape.vocab_size * shape.hidden
+    again = config.checkpointed_layers
+    rows = tokens if eager else min(tokens, COMPILED_CHUNK_ROWS)
+    logits: float = 4 * rows * shape.vocab_size if eager else 2 * rows * shape.vocab_size + head
+    # the checkpointed layers are the first: when they are computed again, nothing is kept of the others
+    kept: float = tokens * (layer * (shape.num_layers - again) + boundary * again)
+    recomputed: float = tokens * (boundary * again + 1.6 * layer) - logits if again == shape.num_layers else 0
+    buffers = WORKSPACE + 2 * BUCKET + head / (config.num_ranks if config.zero == 3 else 1)
+    # all gradients copied side by side, or one group's on their way to the optimizer
+    copied = max(gradients, 6 * min(shape.num_parameters, GROUP_PARAMETERS)) / config.num_ranks
+    in_step = 0.0 if config.offload_optimizer else copied + WORKSPACE
+    working: float = max(kept, recomputed)
+    if working + logits + buffers < in_step:
+        working, logits, buffers = 0.0, 0.0, in_step
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=working,
+        logits=logits,
+        buffers=buffers,
+    )
+
+
+def states(config: RunConfig, shape: ModelShape) -> tuple[float, float, float]:
+    """Bytes of weights, gradients and optimizer (float32 weights, two moments) on each rank."""
+    parameters, ranks = shape.num_parameters, config.num_ranks
+    size = 4 if config.precision == "fp32" else 2
+    optimizer = (8 if config.precision == "fp32" else 12) / (ranks if config.zero else 1)
+    weights = size / (ranks if config.zero == 3 else 1)
+    gradients = size / (ranks if config.zero > 1 else 1)
+    live = size * min(LIVE, parameters) if config.zero == 3 else 0.0
+    held = 0.0 if config.offload_optimizer else optimizer * parameters
+    return weights * parameters + live, gradients * parameters, held
+
+
+def host_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """CPU memory of all ranks together: what is offloaded."""
+    return 16.0 * shape.num_parameters if config.offload_optimizer else 0.0
+
+
+def kept_bytes_a_token(shape: ModelShape, *, eager: bool) -> float:
+    """What a decoder layer keeps of each token for its backward pass, in 16 bits."""
+    hidden, query, key, inner = shape.hidden, shape.query_width, shape.key_width, shape.intermediate
+    if eager:  # norms also in float32, SwiGLU's parts one by one
+        return 16 * hidden + 10 * (query + key) + 8 * inner
+    return 2 * (4 * hidden + 3 * query + 3 * key + 3 * inner)

@@ -113,9 +113,27 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
     in_pieces = config.zero == 3 and files.gguf is None
     keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
     model = load_weights(files, DTYPES[config.precision], NAME)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_layers(model, config.checkpointed_layers)
     return model, keep_alive
+
+
+def decoder_layers(model: Any) -> list[torch.nn.Module]:
+    """The model's layers, first to last."""
+    names = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def checkpoint_layers(model: Any, count: int) -> None:
+    """Have the first `count` layers computed again in the backward pass instead of kept; all where -1.
+
+    The first, for they are the last of the backward pass: by then nothing is kept of the others.
+    """
+    if count:
+        # transformers 5.23 gave it another name
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        for layer in decoder_layers(model)[count:] if count > 0 else []:
+            layer.gradient_checkpointing = False  # type: ignore[assignment]
 
 
 def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = None) -> Any:

@@ -1,15 +1,21 @@
 """Parameters in, AdamW with two groups out; and the learning rate of each step."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from train.config import RunConfig
 
+GROUP_PARAMETERS = 500_000_000  # DeepSpeed copies a group's gradients, in float32 too, when it takes a step
+
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; embeddings (and a head tied to them), biases and norms do not."""
+    """Matrices decay; embeddings (and a head tied to them), biases and norms do not.
+
+    Several groups of each, so that none is large.
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     decayed: list[torch.nn.Parameter] = []
     free: list[torch.nn.Parameter] = []
@@ -18,8 +24,26 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
             continue
         shape = getattr(parameter, "ds_shape", parameter.shape)  # the whole shape, where ZeRO-3 has cut it up
         (decayed if len(shape) > 1 and id(parameter) not in embeddings else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    return [
+        {"params": part, "weight_decay": decay}
+        for parameters, decay in ((decayed, weight_decay), (free, 0.0))
+        for part in _parts(parameters)
+    ]
+
+
+def _parts(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Parameters in turn, a new part where the next would make one too large."""
+    part: list[torch.nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        count = getattr(parameter, "ds_numel", parameter.numel())
+        if part and size + count > GROUP_PARAMETERS:
+            yield part
+            part, size = [], 0
+        part.append(parameter)
+        size += count
+    if part:
+        yield part
 
 
 def build_optimizer(model: torch.nn.Module, config: RunConfig, *, on_gpu: bool) -> torch.optim.Optimizer:

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import torch
 from schemas.errors import TrainError
 from train.batch import Plan
 from train.config import RunConfig
-from train.engine import Engine, build_engine, runs_plain
+from train.engine import Engine, build_engine
 from train.evaluate import held_out_loss
 from train.export import export_model
+from train.gauges import Gauges
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog, StepRecord
 from train.loop import train_steps
-from train.memory import fitted
 from train.model import ModelShape, read_shape
-from train.plain import PlainEngine
+from train.planner import Forecast, choose, step_work
 from train.summary import RunSummary, write_summary
 
 
@@ -35,9 +35,12 @@ def train_session(
     `content` is the user's DeepSpeed file. Raises TrainError when memory runs out or the loss is no longer a number.
     """
     shape = read_shape(files)
-    if config.fits_memory:
-        memory = torch.cuda.get_device_properties(ranks.device).total_memory
-        config = fitted(config, shape, memory, plain=runs_plain(config, content))
+    gauges, forecast = Gauges.of(shape, ranks), None
+    if gauges.gpu is not None:
+        forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
+        config = forecast.config
+    elif config.checkpointed_layers < 0:
+        config = replace(config, checkpointed_layers=shape.num_layers)
     plan = Plan(
         num_packs=len(shards.train),
         batch_packs=config.batch_packs,
@@ -51,7 +54,7 @@ def train_session(
         engine = build_engine(files, shape, config, content, ranks)
         log = None
         if ranks.is_first:
-            print("\n".join(_opening_lines(config, shards, plan, engine)), flush=True)
+            print("\n".join(_opening_lines(config, shards, plan, engine, forecast)), flush=True)
             log = RunLog(out, num_steps)
         watch = _Watch(
             config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
@@ -59,7 +62,9 @@ def train_session(
         started = time.perf_counter()
         try:
             watch.evaluate(0)
-            train_steps(engine.deepspeed, shards.train, plan, config, ranks, num_steps, watch.on_records, watch.on_step)
+            train_steps(
+                engine.deepspeed, shards.train, plan, config, ranks, num_steps, gauges, watch.on_records, watch.on_step
+            )
         finally:
             if log is not None:
                 log.close()
@@ -103,20 +108,26 @@ class _Watch:
                 self.log.log_eval(step, loss)
 
 
-def _opening_lines(config: RunConfig, shards: Shards, plan: Plan, engine: Engine) -> list[str]:
+def _opening_lines(
+    config: RunConfig, shards: Shards, plan: Plan, engine: Engine, forecast: Forecast | None
+) -> list[str]:
     packs, tokens, targets = len(shards.train), int(shards.train.num_tokens.sum()), int(shards.train.num_targets.sum())
     num_steps = config.steps or config.epochs * plan.steps_an_epoch
     val = f"{len(shards.val):,} packs held out" if shards.val is not None else "none held out, so no held-out loss"
     epochs = num_steps / plan.steps_an_epoch
     micro = f"{config.num_ranks} ranks x {config.num_micro_steps} micro-batches of {config.micro_packs}"
-    shared_out = "one process" if isinstance(engine.deepspeed, PlainEngine) else f"ZeRO-{config.zero}"
+    precision = f"{config.precision}, ZeRO-{config.zero}"
+    if config.offload_optimizer:
+        precision += ", optimizer in CPU memory"
     lines = [
-        f"model      {config.model}: {engine.num_parameters:,} parameters, {config.precision}, {shared_out}",
+        f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",
         f"layers     {engine.kernels.layers}; head: {engine.kernels.head}",
     ]
+    if forecast is not None:
+        lines.append(f"expected   {forecast.line()}")
     room = config.num_ranks * config.num_micro_steps * config.micro_packs
     if room - config.batch_packs >= config.micro_packs and config.num_micro_steps > 1:
         idle = (room - config.batch_packs) / room
@@ -141,7 +152,7 @@ def _memory_told(config: RunConfig) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         ways = [
             "--micro-packs 1" if config.micro_packs > 1 else None,
-            None if config.gradient_checkpointing else "--gradient-checkpointing",
+            None if config.checkpointed_layers else "--gradient-checkpointing all",
             "--zero 3" if config.num_ranks > 1 and config.zero < 3 else None,
             None if config.offload_optimizer else "--offload-optimizer",
             "a smaller `dataprep tokenize --seq-len`",

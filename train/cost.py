@@ -1,0 +1,73 @@
+"""What a step costs: floating-point operations, by which MFU is told, and the seconds a planner expects of a GPU.
+
+Rates are parts of a GPU's data sheet, from profiles of Qwen3-4B on an H200 (micro-batches of 16k tokens, layers
+compiled, FlashAttention-4): matmuls at 71% of the peak, attention at 25%, all else at 88% of the memory's bandwidth.
+"""
+
+from dataclasses import dataclass
+
+from train.config import RunConfig
+from train.gpus import Gpu
+from train.memory import kept_bytes_a_token
+from train.model import ModelShape
+
+MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.25, 0.88
+PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul nor attention
+EAGER_PASSES = 9.0  # where layers are not compiled
+OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
+LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
+HOST_LINK, HOST_PARAMETERS = 25e9, 1.5e9  # bytes/s to CPU memory, and parameters/s that AdamW moves there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """The tokens of some packs."""
+
+    tokens: int
+    targets: int
+    squares: int  # sum of squared lengths of the examples, by which attention grows
+    packs: int
+    longest_pack: int  # tokens
+
+
+def model_flops(shape: ModelShape, tokens: int, squares: int) -> float:
+    """Operations of forward and backward: 6 a parameter and token, and causal attention inside each example.
+
+    Recomputing, padding and the skipped logits of context tokens count nothing more or less (PaLM, appendix B).
+    """
+    return 6.0 * shape.num_parameters * tokens + _attention_flops(shape, squares)
+
+
+def _attention_flops(shape: ModelShape, squares: int) -> float:
+    return 12.0 * shape.num_layers * shape.query_width * squares / 2
+
+
+def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> float | None:
+    """What an optimizer step over `work` takes on all ranks; None for a GPU whose speed is not known."""
+    if gpu.peak_flops is None or gpu.bytes_per_s is None:
+        return None
+    ranks, parameters = config.num_ranks, shape.num_parameters
+    bandwidth = MEMORY_RATE * gpu.bytes_per_s
+    again = config.checkpointed_layers / max(1, shape.num_layers)
+    head = shape.vocab_size * shape.hidden
+    body = 6.0 * (parameters - head) * work.tokens * (1 + again / 3) + 6.0 * head * work.targets
+    matmul = body / (MATMUL_RATE * gpu.peak_flops)
+    attention = _attention_flops(shape, work.squares) * (1 + again * 2 / 7) / (ATTENTION_RATE * gpu.peak_flops)
+    passes = EAGER_PASSES if config.zero == 3 else PASSES
+    rest = passes * kept_bytes_a_token(shape, eager=False) * shape.num_layers * work.tokens / bandwidth
+    adding = 6.0 * parameters * config.num_micro_steps / bandwidth
+    moving = OPTIMIZER_BYTES * parameters / ranks / bandwidth
+    if config.offload_optimizer:
+        moving = parameters / ranks * (4 / HOST_LINK + 1 / HOST_PARAMETERS)
+    computing = (matmul + attention + rest * (1 + again / 3)) / ranks
+    launching = LAUNCH_S * shape.num_layers * config.num_micro_steps  # a short micro-batch waits for Python
+    return max(computing, launching) + adding + moving + _link_seconds(config, shape, gpu)
+
+
+def _link_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu) -> float:
+    """Gradients summed once a step (ZeRO-1) or a micro-batch (2, 3), weights gathered once or twice a micro-batch."""
+    if config.num_ranks == 1 or gpu.link_bytes_per_s is None:
+        return 0.0
+    whole = 2.0 * shape.num_parameters * (config.num_ranks - 1) / config.num_ranks / gpu.link_bytes_per_s
+    micro_steps = config.num_micro_steps
+    return whole * {0: 2, 1: 3, 2: 2 * micro_steps + 1, 3: 3 * micro_steps}[config.zero]
