@@ -120,15 +120,14 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--overflow",
         choices=("cut", "drop", "split"),
         default="cut",
-        help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
+        help="longer conversations: keep the first turns, drop, or split at turns (default: cut)",
     )
     command.add_argument(
         "--pack",
         choices=("best-fit", "sequential", "none"),
         default="best-fit",
         metavar="best-fit|sequential|none",
-        help="fewest packs, mixed, about even in what attention costs; conversations in their order; or one example a "
-        "pack (default: best-fit)",
+        help="fewest packs, mixed, even in cost; in order; or one example a pack (default: best-fit)",
     )
     command.add_argument(
         "--val-fraction",
@@ -162,36 +161,35 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
         choices=("whole", "last", "exact"),
         default="whole",
         metavar="whole|last|exact",
-        help="whole: all answers of a conversation at once; last: only its last; exact: each behind what inference "
-        "would show (default: whole)",
+        help="all answers at once; the last only; or each behind what inference would show (default: whole)",
     )
     command.add_argument(
         "--train-on",
         choices=("assistant", "last", "tool-calls", "all"),
         default="assistant",
         metavar="assistant|last|tool-calls|all",
-        help="answers, the last alone, only those with tool calls, or all text (default: assistant)",
+        help="answers, the last, those with tool calls, or all text (default: assistant)",
     )
     command.add_argument(
         "--thinking",
         choices=("keep", "drop", "only"),
         default="keep",
         metavar="keep|drop|only",
-        help="reasoning: kept, left out, or only answers with it trained on",
+        help="reasoning: keep, leave out, or only answers with it",
     )
     command.add_argument(
         "--template-arg",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="for the chat template: enable_thinking=false, or the day it is told: strftime_now=2026-01-31",
+        help="such as enable_thinking=false, or the day it is told: strftime_now=2026-01-31",
     )
     command.add_argument(
         "--control-tokens",
         choices=("text", "turn-away", "allow"),
         default="text",
         metavar="text|turn-away|allow",
-        help="strings such as <|im_end|> in messages: encode as text, turn the row away, or allow (default: text)",
+        help="<|im_end|> and such in messages: encode as text, turn the row away, or allow (default: text)",
     )
 
 
@@ -235,8 +233,8 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = commands.add_parser(
         "explain",
         help="what each artefact was made from, and what a run would use again",
-        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from, and "
-        "why the next run would or wouldn't use them again.",
+        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from,\n"
+        "and why the next run would or wouldn't use them again.",
         epilog="example: dataprep explain cache/",
         formatter_class=raw,
     )
@@ -247,8 +245,8 @@ def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw
     command = commands.add_parser(
         "gc",
         help="remove what nothing in a cache refers to",
-        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use, and\n"
-        "what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
+        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use,\n"
+        "and what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
         epilog="example: dataprep gc cache/ --yes",
         formatter_class=raw,
     )

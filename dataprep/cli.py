@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _open_standard_streams()
         arguments = _told_apart(argv)
-        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not threads
         return _COMMANDS[arguments.command](arguments)
     except SftpackError as error:
         _complain(str(error))
