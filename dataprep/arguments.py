@@ -120,14 +120,15 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--overflow",
         choices=("cut", "drop", "split"),
         default="cut",
-        help="longer conversations: keep the first turns, drop, or split at turns (default: cut)",
+        metavar="HOW",
+        help="longer conversations: cut behind the last turn that fits (default), drop, or split at turns",
     )
     command.add_argument(
         "--pack",
         choices=("best-fit", "sequential", "none"),
         default="best-fit",
-        metavar="best-fit|sequential|none",
-        help="fewest packs, mixed, even in cost; in order; or one example a pack (default: best-fit)",
+        metavar="HOW",
+        help="best-fit: fewest packs, mixed, even in cost (default); sequential: in order; none: one example each",
     )
     command.add_argument(
         "--val-fraction",
@@ -160,22 +161,22 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
         "--turns",
         choices=("whole", "last", "exact"),
         default="whole",
-        metavar="whole|last|exact",
-        help="all answers at once; the last only; or each behind what inference would show (default: whole)",
+        metavar="HOW",
+        help="whole: all answers at once (default); last: only its last; exact: each behind what inference would show",
     )
     command.add_argument(
         "--train-on",
         choices=("assistant", "last", "tool-calls", "all"),
         default="assistant",
-        metavar="assistant|last|tool-calls|all",
-        help="answers, the last, those with tool calls, or all text (default: assistant)",
+        metavar="WHAT",
+        help="assistant: every answer (default); last: the last; tool-calls: those with calls; all: any text",
     )
     command.add_argument(
         "--thinking",
         choices=("keep", "drop", "only"),
         default="keep",
-        metavar="keep|drop|only",
-        help="reasoning: keep, leave out, or only answers with it",
+        metavar="HOW",
+        help="reasoning: keep (default), drop, or only answers with it",
     )
     command.add_argument(
         "--template-arg",
@@ -188,8 +189,8 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
         "--control-tokens",
         choices=("text", "turn-away", "allow"),
         default="text",
-        metavar="text|turn-away|allow",
-        help="<|im_end|> and such in messages: encode as text, turn the row away, or allow (default: text)",
+        metavar="HOW",
+        help="<|im_end|> and such in messages: encode as text (default), turn-away the row, or allow",
     )
 
 
