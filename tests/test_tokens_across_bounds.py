@@ -84,6 +84,30 @@ def test_a_token_that_holds_text_of_a_message_is_not_split_around(tiny_tokenizer
     assert (row["reason"], row["detail"]) == ("bound-inside-token", "message 2: a token reaches across its bounds")
 
 
+def test_an_empty_text_between_the_templates_own_is_no_text(tiny_tokenizer_dir, tmp_path):
+    calls = "{% for c in m.tool_calls or [] %}{{ '\\n' }}<tool_call>{{ c.function.name }}</tool_call>{% endfor %}"
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + calls + "<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    engine = engine_of(tiny_tokenizer_dir, tmp_path, template)
+    hf = AutoTokenizer.from_pretrained(tmp_path / "model")
+    call = {"id": "c1", "name": "look", "arguments": "{}"}
+    rows = [
+        record(("user", "Where?"), {"role": "assistant", "content": content, "tool_calls": [call]})
+        for content in ("", "So.", "\n", " look")
+    ]
+    empty, said, blank, text = examples(engine, *rows)
+    assert trained_text(hf, empty) == ["<tool_call>look</tool_call><|im_end|>"]
+    assert empty["differing_turns"] == [("prompt-inside-token", 1)]
+    assert trained_text(hf, said) == ["So.\n<tool_call>look</tool_call><|im_end|>"]
+    assert (blank["reason"], text["reason"]) == ("bound-inside-token", None)
+    reference = Reference(hf)
+    for given, row in ((rows[0], empty), (rows[1], said)):
+        derived = reference.derive(given)
+        assert (derived.mask.tolist(), derived.unshown) == (row["assistant_masks"], [])
+
+
 def test_an_end_token_that_takes_the_blanks_behind_it_is_a_target(tiny_tokenizer_dir, tmp_path):
     taking = with_end(tiny_tokenizer_dir, tmp_path / "taking", rstrip=True)
     engine = engine_of(taking, tmp_path, THINKS)
