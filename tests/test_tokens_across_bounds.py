@@ -63,9 +63,12 @@ def test_such_turns_are_counted_by_name_and_remain_with_exact_turns(tiny_tokeniz
     assert [row["assistant_masks"] for row in rows] == [plain["assistant_masks"], mixed["assistant_masks"]]
 
 
-@pytest.mark.parametrize("turns", ["whole", "exact"])
-def test_the_slow_way_gives_the_same_mask_and_the_same_name(tiny_tokenizer_dir, tmp_path, turns):
-    options = TokenOptions(turns=turns)
+@pytest.mark.parametrize(
+    "options",
+    [TokenOptions(), TokenOptions(turns="exact"), TokenOptions(train_on="all")],
+    ids=["whole", "exact", "all"],
+)
+def test_the_slow_way_gives_the_same_mask_and_the_same_name(tiny_tokenizer_dir, tmp_path, options):
     engine = engine_of(tiny_tokenizer_dir, tmp_path, THINKS, options)
     reference = Reference(AutoTokenizer.from_pretrained(tmp_path / "model"), options)
     for given in (PLAIN, MIXED):
