@@ -41,25 +41,32 @@ def write_shards(
     names = [f"{stem}-{number:05d}-{suffix}.arrow" for number in range(len(firsts))]
     records = dict(there)
     missing = [number for number, name in enumerate(names) if name not in there]
-    ids, mask = np.empty(0, dtype=np.int32), np.empty(0, dtype=bool)
-    for at in range(0, len(missing), SHARDS_AT_ONCE):
-        group = missing[at : at + SHARDS_AT_ONCE]
-        bounds = [packing.pack_bounds[firsts[n] : firsts[n] + packs_per_shard + 1] for n in group]
-        chosen = examples[np.concatenate([packing.order[own[0] : own[-1]] for own in bounds])]
-        total = int(chosen.lengths.sum())
-        if total > len(ids):  # made once: the first touch of memory costs as much as filling it
-            ids, mask = np.empty(total, dtype=np.int32), np.empty(total, dtype=bool)
+    groups = [missing[at : at + SHARDS_AT_ONCE] for at in range(0, len(missing), SHARDS_AT_ONCE)]
+    bounds_of = {
+        number: packing.pack_bounds[firsts[number] : firsts[number] + packs_per_shard + 1] for number in missing
+    }
+    tokens_of = _tokens_of(examples, packing, bounds_of)
+    most = max((sum(tokens_of[number] for number in group) for group in groups), default=0)
+    ids, mask = np.empty(most, dtype=np.int32), np.empty(most, dtype=bool)  # for all groups: to touch memory is slow
+    for group in groups:
+        chosen = examples[np.concatenate([packing.order[bounds_of[n][0] : bounds_of[n][-1]] for n in group])]
         fetch_tokens(chosen, files, ids, mask)
         work: list[tuple[Path, Examples, NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]] = []
         first = token = 0
-        for number, own in zip(group, bounds, strict=True):
+        for number in group:
+            own, stop = bounds_of[number], token + tokens_of[number]
             of_shard = chosen[first : first + own[-1] - own[0]]
-            stop = token + int(of_shard.lengths.sum())
             work.append((folder / names[number], of_shard, own - own[0], ids[token:stop], mask[token:stop]))
             first, token = first + len(of_shard.rows), stop
         with ThreadPoolExecutor(_WRITE_THREADS) as pool:  # while one waits for the disk, another hashes
             records |= {record.file: record for record in pool.map(_write_shard, *zip(*work, strict=True))}
     return [records[name] for name in names]
+
+
+def _tokens_of(examples: Examples, packing: Packing, bounds_of: Mapping[int, NDArray[np.int64]]) -> dict[int, int]:
+    """Tokens of each shard."""
+    ends = np.concatenate(([0], np.cumsum(examples.lengths[packing.order])))
+    return {number: int(ends[own[-1]] - ends[own[0]]) for number, own in bounds_of.items()}
 
 
 def _record(path: Path, examples: Examples, packs: int, targets: int) -> ShardRecord:
