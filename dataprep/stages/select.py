@@ -44,8 +44,10 @@ def select_spans(
         fits = lengths <= options.seq_len
         own = [rows + chunk.start, starts, lengths, np.full(len(rows), number), places]
         spans.append(np.stack([column[fits] for column in own], axis=1, dtype=np.int32, casting="same_kind"))
-        for row in np.setdiff1d(np.arange(len(batch)), rows).tolist():
+        for row in np.flatnonzero(np.bincount(rows, minlength=len(batch)) == 0).tolist():
             turned_away[chunk.start + row] = (batch["reason"][row].as_py(), batch["detail"][row].as_py())
+        if fits.all():
+            continue
         given = set(rows[fits].tolist())
         for row, start, length, place in np.stack([rows, starts, lengths, places], axis=1)[~fits].tolist():
             pieces = _pieces(batch, row, start, length, options)
