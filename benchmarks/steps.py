@@ -17,7 +17,7 @@ from typing import Any
 
 STARTED = time.process_time()
 
-from dataprep.core import encode  # noqa: E402
+from dataprep.core import columns, encode  # noqa: E402
 from dataprep.stages import tokenize as stage  # noqa: E402
 from dataprep.stages import write  # noqa: E402
 from dataprep.tokenize import fill, run, token_cache  # noqa: E402
@@ -29,7 +29,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("load tokenizer (once)", token_cache.TokenizeEngine, "load"),
     ("ids and sources", run, "read_corpus"),
     ("find chunks", run, "find_chunks"),
-    ("read Parquet", fill, "read_rows"),
+    ("read Parquet", columns.RowReader, "rows"),
     ("columns", stage, "read_columns"),
     ("render", stage, "fill"),
     ("encode", encode.ByteLevelEncoder, "_ids"),

@@ -78,6 +78,32 @@ def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: i
     return pa.concat_tables(tables)
 
 
+class RowReader:
+    """Rows of a conversations folder, read from front to back: no row group is decoded twice where reads meet."""
+
+    def __init__(self, folder: Path, manifest: ConversationsManifest, columns: list[str]) -> None:
+        self._folder, self._manifest, self._columns = folder, manifest, columns
+        self._last: dict[tuple[int, int], pa.Table] = {}  # the row group of [first, stop) that was decoded last
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop)."""
+
+        def is_missing(low: int, high: int) -> bool:
+            return low < stop and start < high and (low, high) not in self._last
+
+        groups = self._last | {
+            (first, first + len(table)): table
+            for first, table in row_groups(self._folder, self._manifest, self._columns, is_missing)
+        }
+        bounds = sorted(groups)
+        self._last = {bounds[-1]: groups[bounds[-1]]}
+        return pa.concat_tables(
+            groups[low, high].slice(max(start - low, 0), min(stop, high) - max(start, low))
+            for low, high in bounds
+            if low < stop and start < high
+        )
+
+
 def row_groups(
     folder: Path, manifest: ConversationsManifest, columns: list[str], wanted: Callable[[int, int], bool] | None = None
 ) -> Iterator[tuple[int, pa.Table]]:
