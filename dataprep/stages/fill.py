@@ -44,6 +44,9 @@ _DOCUMENT = Plans(
 )
 
 
+_FEW_ROWS = 16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """The D texts of a table to encode, a conversation's together and in order; Q plans, T turns, P pieces."""
@@ -78,7 +81,10 @@ class Filled:
 def fill(columns: Columns, renderer: Renderer | None, encoder: Encoder, options: TokenOptions) -> Filled:
     """Render every conversation that can be."""
     filling = _Filling.of(columns, encoder, options)
-    for row in filling.rows_alone().tolist():
+    alone = filling.rows_alone().tolist()
+    if len(alone) > _FEW_ROWS:
+        columns.contents.strings()  # at once
+    for row in alone:
         filling.add_alone(row, renderer)
     for roles, rows in filling.rows_together():
         if roles == ("text",):
@@ -216,7 +222,8 @@ class _Filling:
             slot_texts = plan.slot_texts(held)
             lengths[number, 1::2] = list(map(self.encoder.length, slot_texts))
             texts.append("".join(plan.pieces(slot_texts)))
-        return lengths, self.layout.add_strings(texts) - np.arange(num_rows)[:, None]
+        first = self.layout.add_strings(texts)
+        return lengths, np.arange(first, first - num_rows, -1)[:, None]
 
     def _grown(self, growth: Growth, lengths: NDArray[np.int64], dialogue: Dialogue | None) -> NDArray[np.int64]:
         """How much longer than the whole exact examples are, but for blanks that the template strips."""

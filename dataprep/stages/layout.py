@@ -51,7 +51,7 @@ class Layout:
     contents: pa.StringArray
     strings: list[str] = field(default_factory=list)
     rows: list[NDArray[np.int64]] = field(default_factory=list)
-    numbers: list[NDArray[np.int64]] = field(default_factory=list)  # of each text among its row's, and its plan
+    numbers: list[tuple[int, int, int, int]] = field(default_factory=list)  # the text's, its plan's, pieces, sources
     lengths: list[NDArray[np.int64]] = field(default_factory=list)
     sources: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -71,8 +71,7 @@ class Layout:
     ) -> None:
         """Add the text `number` of each row: lengths of its pieces (rows, pieces), sources (rows, sources)."""
         self.rows.append(rows)
-        counts = number, plan_number, lengths.shape[1], sources.shape[1]
-        self.numbers.append(np.repeat(np.array([counts]), len(rows), axis=0))
+        self.numbers.append((number, plan_number, lengths.shape[1], sources.shape[1]))
         self.lengths.append(lengths.ravel())
         self.sources.append(sources.ravel())
 
@@ -80,7 +79,7 @@ class Layout:
         """All texts in order, normalised, but for those of refused rows; rows that can't be normalised are refused."""
         nothing = np.empty(0, dtype=np.int64)
         rows = np.concatenate([nothing, *self.rows])
-        numbers = np.concatenate([nothing.reshape(0, 4), *self.numbers])
+        numbers = np.array(self.numbers, dtype=np.int64).reshape(-1, 4).repeat(list(map(len, self.rows)), axis=0)
         all_texts = Laid(
             rows=rows,
             plan_numbers=numbers[:, 1],
