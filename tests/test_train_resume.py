@@ -133,9 +133,7 @@ def test_two_ranks_at_stage_3_stop_for_a_signal_and_go_on_as_two_or_one(home: Pa
     assert measures(home / "single") == close_to(pair)
 
 
-def test_what_a_finished_run_says(
-    home: Path, alone: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_finished_run_says(home: Path, alone: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     out = home / "alone"
     assert main(arguments(home, out)) == 0
     said = capsys.readouterr().out

@@ -154,21 +154,24 @@ def load_state(engine: Any, folder: Path) -> None:
         raise TrainError(f"{folder}: DeepSpeed can't load it; delete this folder to go on from an older one")
     for group, kept in zip(_groups(engine), settings, strict=True):
         group.update(kept)
-    _place_step_counts(engine)
+    _part_step_counts(engine)
 
 
 def _groups(engine: Any) -> list[dict[str, Any]]:
     return engine.optimizer.param_groups
 
 
-def _place_step_counts(engine: Any) -> None:
-    """PyTorch's fused AdamW wants the count of steps on the GPU; DeepSpeed may have loaded it to the CPU."""
+def _part_step_counts(engine: Any) -> None:
+    """Give each parameter its own count of steps, where PyTorch's AdamW counts up in place.
+
+    DeepSpeed hands one tensor to all when it loads a universal checkpoint at stage 3, and to the CPU where the fused
+    AdamW wants it on the GPU.
+    """
     base = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    for group in base.param_groups:
-        for parameter in group["params"] if group.get("fused") else ():
-            state = base.state.get(parameter, {})
-            if torch.is_tensor(state.get("step")):
-                state["step"] = state["step"].to(parameter.device, torch.float32)
+    on_device = any(group.get("fused") for group in base.param_groups)
+    for parameter, state in base.state.items():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].to(parameter.device if on_device else "cpu", torch.float32, copy=True)
 
 
 def _record(temporary: Path, checkpoint: Checkpoint) -> str:
