@@ -158,6 +158,11 @@ def test_a_model_without_checkpoints_in_the_folder(
     assert line.endswith("an earlier run left this; choose another --out, or start anew with --fresh")
 
 
+def test_patience_without_held_out_packs(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "run", "--shards", str(made / "cache"), "--patience", "2")
+    assert line == "train: --patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05"
+
+
 def test_fp16_without_a_gpu(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, "run", "--shards", str(made / "cache"), "--precision", "fp16")
     assert line == "train: --precision fp16 needs a GPU; use bf16 or fp32 on CPU"

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
+from schemas.errors import TrainError
 from train.cli import main
+from train.watch import waited_enough
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -188,3 +190,37 @@ def test_a_damaged_checkpoint_is_passed_over(home: Path, alone: list[dict[str, A
     assert (found.step, found.epoch, found.packs_consumed) == (4, 1, 5)
     what = "state/mp_rank_00_model_states.pt is missing or cut off, so an older one is taken"
     assert complaints == [f"{out / 'checkpoints' / 'step-000006'}: {what}"]
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    from train.resume import folder_of_one_run
+
+    leftover = tmp_path / "checkpoints" / ".step-000002.0.tmp"
+    leftover.mkdir(parents=True)
+    with folder_of_one_run(tmp_path, fresh=False):
+        assert not leftover.exists()
+        with pytest.raises(TrainError, match="another run is writing here; wait for it, or choose another --out"):
+            folder_of_one_run(tmp_path, fresh=False).__enter__()
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "notes.txt").touch()
+    with folder_of_one_run(tmp_path, fresh=True):
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_model_that_is_no_longer_made_of_numbers_ends_the_run_before_it_is_saved(home: Path) -> None:
+    """A rate of 1e30 makes the second step's gradients overflow; what was saved before stays, with the packs named."""
+    flags = "--learning-rate", "1e30", "--max-grad-norm", "1e9", "--save-every", "1"
+    line = finish(start(home, "wild", *flags), 1).splitlines()[-1]
+    assert line.startswith("train: the gradient norm of step 2 is inf; lower --learning-rate, use --precision fp32, ")
+    assert line.endswith(f"; the last good checkpoint is step 1's in {home / 'wild'}")
+    assert f": dataprep inspect {home / 'cache'} --pack " in line
+    assert [path.name for path in (home / "wild" / "checkpoints").iterdir()] == ["step-000001"]
+
+
+def test_patience_counts_held_out_losses_since_the_best() -> None:
+    """The first, before training, does not count: 3.0 | 5.0, 4.0, 4.5, 4.2 has waited twice."""
+    losses = [(0, 3.0), (1, 5.0), (2, 4.0), (3, 4.5), (4, 4.2)]
+    assert waited_enough(2, losses)
+    assert not waited_enough(3, losses)
+    assert not waited_enough(2, losses[:4])
+    assert not waited_enough(1, losses[:1])

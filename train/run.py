@@ -133,6 +133,8 @@ def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: s
         num_ranks=num_ranks,
         has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
     )
+    if config.patience is not None and shards.val is None:
+        raise TrainError("--patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05")
     if config.precision == "fp16" and not on_gpu:
         raise TrainError("--precision fp16 needs a GPU; use bf16 or fp32 on CPU")
     return config

@@ -138,7 +138,11 @@ def _finish(watch: Watch) -> None:
         shutil.rmtree(out / "model")
     export_model(watch.engine.deepspeed, out / "model", shards.tokenizer, watch.shape.dtype, watch.ranks)
     if log is not None:
-        lines = [f"model      {out / 'model'}"]
+        lines = []
+        if log.steps and (last := log.steps[-1].step) < watch.num_steps:
+            waited = f"--patience {watch.config.patience}"
+            lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
+        lines.append(f"model      {out / 'model'}")
         if (best := watch.best()) is not None:
             lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
         else:

@@ -83,10 +83,7 @@ class Watch:
 
     def had_enough(self) -> bool:
         """Whether the held-out loss has had no new best for as long as the user waits."""
-        trained = [loss for step, loss in self.evals if step > 0]
-        if self.config.patience is None or not trained:
-            return False
-        return len(trained) - 1 - trained.index(min(trained)) >= self.config.patience
+        return self.config.patience is not None and waited_enough(self.config.patience, self.evals)
 
     def save(self, done: int) -> None:
         """Write a checkpoint."""
@@ -133,6 +130,12 @@ class Watch:
             temporary.rename(folder)
             for old in set(folder.parent.glob("step-*")) - {folder}:
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def waited_enough(patience: int, evals: list[tuple[int, float]]) -> bool:
+    """Whether the last `patience` held-out losses brought no new best; that before training is not among them."""
+    trained = [loss for step, loss in evals if step > 0]
+    return bool(trained) and len(trained) - 1 - trained.index(min(trained)) >= patience
 
 
 def _loss(folder: Path) -> float:
