@@ -66,6 +66,8 @@ def run_config(**changes: object) -> RunConfig:
         "checkpointed_layers": 0,
         "eval_every": None,
         "save_every": 0,
+        "keep": 2,
+        "patience": None,
         "seed": 0,
         "adam_betas": (0.9, 0.95),
         "adam_eps": 1e-8,

@@ -13,7 +13,8 @@ RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B
 
-Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`."""
+Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`.
+The same command goes on where an interrupted run with this --out was saved last."""
 
 PLAN_EXAMPLE = """examples:
   train plan --shards cache/ --gpus 4xH100-80G
@@ -25,7 +26,7 @@ CHAT_EXAMPLE = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `train`. Gives 0, or 1 after a user's mistake and 130 after Ctrl-C, each told in one line on stderr."""
+    """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
     from schemas.errors import SftpackError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -135,7 +136,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="layers to compute twice for less memory: auto, none, all, or how many (default: auto, as memory demands)",
     )
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
-    add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")
+    add(
+        "--save-every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints in OUT/checkpoints; 0: none (default: each half hour, and at the end)",
+    )
+    add("--keep", type=int, metavar="N", help=_default("keep", "newest checkpoints that stay, beside OUT/best"))
+    add("--patience", type=int, metavar="N", help="stop after N held-out losses without a new best (default: never)")
+    add("--fresh", action="store_true", help="start anew in OUT, and remove what an earlier run left there")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")

@@ -20,7 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "zero": 1,
     "offload_optimizer": False,
     "gradient_checkpointing": "auto",
-    "save_every": 0,
+    "keep": 2,
     "seed": 0,
     "adam_betas": (0.9, 0.95),
     "adam_eps": 1e-8,
@@ -62,7 +62,9 @@ class RunConfig:
     offload_optimizer: bool
     checkpointed_layers: int  # the first so many are computed again in the backward pass; -1: all
     eval_every: int | None  # None: a quarter of the run
-    save_every: int
+    save_every: int | None  # None: each half hour; 0: never, not at the end either
+    keep: int
+    patience: int | None  # held-out losses without a new best before the run ends
     seed: int
     adam_betas: tuple[float, float]
     adam_eps: float
@@ -71,6 +73,10 @@ class RunConfig:
     def num_micro_steps(self) -> int:
         """Micro-batches of a rank in each optimizer step: batch 16, micro 1, 3 ranks -> 6, two of the 18 empty."""
         return -(-self.batch_packs // (self.micro_packs * self.num_ranks))
+
+    def num_steps(self, num_packs: int) -> int:
+        """Optimizer steps of the whole run over a split of so many packs; the last of an epoch may be smaller."""
+        return self.steps or self.epochs * -(-num_packs // self.batch_packs)
 
 
 def settle(
@@ -103,7 +109,9 @@ def settle(
         offload_optimizer=values["offload_optimizer"],
         checkpointed_layers=_checkpointed_layers(values["gradient_checkpointing"]),
         eval_every=values.get("eval_every"),
-        save_every=values["save_every"],
+        save_every=values.get("save_every"),
+        keep=values["keep"],
+        patience=values.get("patience"),
         seed=values["seed"],
         adam_betas=tuple(values["adam_betas"]),
         adam_eps=values["adam_eps"],
@@ -180,7 +188,7 @@ def _batch_packs(given: dict[str, Any], values: dict[str, Any], seq_len: int, nu
 
 
 def _check(config: RunConfig) -> None:
-    for name in ("epochs", "steps", "micro_packs", "batch_packs", "eval_every"):
+    for name in ("epochs", "steps", "micro_packs", "batch_packs", "eval_every", "keep", "patience"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise TrainError(f"{flag_name(name)} is {value}; it must be at least 1")

@@ -55,7 +55,7 @@ class RunSummary:
             first_eval_loss=log.evals[0].eval_loss if log.evals else None,
             last_eval_loss=log.evals[-1].eval_loss if log.evals else None,
             tokens_trained=trained,
-            tokens_per_s=trained / in_steps,
+            tokens_per_s=trained / in_steps if in_steps else 0.0,
             seconds=seconds,
             config={name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
         )
