@@ -26,6 +26,7 @@ def shape_of(parameters: int, hidden: int, layers: int, heads: int, inner: int) 
         head_dim=128,
         vocab_size=151936,
         num_parameters=parameters,
+        num_trained=parameters,
         hidden=hidden,
         intermediate=inner,
         query_width=128 * heads,

@@ -4,10 +4,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from train.config import DEFAULTS
+from train.method import RANK
 
 RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
@@ -22,6 +24,10 @@ PLAN_EXAMPLE = """examples:
 CHAT_EXAMPLE = """examples:
   train chat --model runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B --prompt "How do I sleep better?" """
+
+EXPORT_EXAMPLE = """examples:
+  train export --model runs/adapted --merge --out merged
+  train export --model model-q4_k_m.gguf --out model"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "export":
+            from train.deliver import export
+
+            return export(options)
         from train.chat import chat
 
         return chat(options)
@@ -63,7 +73,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,export}")
     _add_run(
         commands.add_parser(
             "run",
@@ -94,6 +104,16 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    _add_export(
+        commands.add_parser(
+            "export",
+            usage="train export --model M --out DIR [--merge]",
+            help="write a run's model as a plain Hugging Face folder, its adapter merged",
+            description="Write a model as a Hugging Face folder of safetensors.",
+            epilog=EXPORT_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return parser
 
 
@@ -113,7 +133,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="packs a rank takes at a time (default: as many as fit; 1 on CPU)",
     )
-    add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
+    add("--schedule", choices=["cosine", "linear", "wsd", "constant"], help=_default("schedule", "after the warm-up"))
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
     add("--weight-decay", type=float, metavar="X", help=_default("weight_decay", "on matrices only"))
@@ -134,12 +154,32 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="layers to compute twice for less memory: auto, none, all, or how many (default: auto, as memory demands)",
     )
+    _add_method(add)
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
     add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
+
+
+def _add_method(add: Callable[..., Any]) -> None:
+    add("--lora", type=int, nargs="?", const=RANK, metavar="R", help=f"train adapters of this rank (bare: {RANK})")
+    add("--dora", action="store_true", default=None, help="train DoRA's magnitudes too")
+    add("--lora-alpha", type=float, metavar="X", help="adapters are scaled by X / R (default: 2 R)")
+    add("--lora-dropout", type=float, metavar="P", help="within adapters (default: 0)")
+    add("--lora-targets", nargs="+", metavar="NAME", help="layers, as in q_proj v_proj (default: every linear layer)")
+    add("--merge", action="store_true", default=None, help="leave the merged model in OUT/model too")
+    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep as they are, as in 'model.embed_tokens.*'")
+    add("--neftune", type=float, metavar="A", help="noise on embeddings, 5 for instance (default: none)")
+    add("--label-smoothing", type=float, metavar="X", help="part of each target given to all tokens (default: 0)")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="M", help="a run's folder, an adapter's, a model's or a .gguf file")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must not be there yet")
+    add("--merge", action="store_true", help="add an adapter to the weights of its base model")
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:

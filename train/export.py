@@ -3,13 +3,18 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from schemas.errors import TrainError
+from train.hub import ModelFiles
 from train.launch import Ranks, import_deepspeed
+from train.lora import write_adapter
+from train.model import load_weights, read_shape
 
 
 def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype | None, ranks: Ranks) -> None:
@@ -20,15 +25,48 @@ def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype 
     module = engine.module
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
     weights = gathered_weights(module, half, ranks)
-    if not ranks.is_first:
-        return
+    if ranks.is_first:
+        _write_model(module, weights, folder, tokenizer)
+
+
+def export_adapter(engine: Any, folder: Path, tokenizer: Path, base: str, ranks: Ranks) -> None:
+    """Write the engine's adapters as a folder that peft loads; every rank calls it, rank 0 writes.
+
+    Its tokenizer and where generation stops are beside them. `base` is the name of the model they belong to.
+    """
+    module = engine.module
+    weights = gathered_weights(module, None, ranks, trained_only=True)
+    if ranks.is_first:
+        with _whole_folder(folder, tokenizer) as temporary:
+            write_adapter(module, weights, base, temporary)
+            _add_turn_end(module.generation_config, tokenizer)
+            module.generation_config.save_pretrained(temporary)
+
+
+def export_files(files: ModelFiles, folder: Path) -> None:
+    """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # or the weights would be cut up after a run with ZeRO-3
+    model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
+    _write_model(model, None, folder, files.tokenizer)
+
+
+def _write_model(model: Any, weights: dict[str, torch.Tensor] | None, folder: Path, tokenizer: Path) -> None:
+    with _whole_folder(folder, tokenizer) as temporary:
+        _add_turn_end(model.generation_config, tokenizer)
+        model.save_pretrained(temporary, state_dict=weights)
+        _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+
+
+@contextmanager
+def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
+    """A folder to write into, the tokenizer in it, which takes its name once it is complete."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(tokenizer, temporary)
-        _add_turn_end(module.generation_config, tokenizer)
-        module.save_pretrained(temporary, state_dict=weights)
-        _set_dtype(temporary / "config.json", next(iter(weights.values())).dtype)
-        readable = (temporary / "config.json").stat().st_mode
+        shutil.copytree(tokenizer, temporary, ignore=shutil.ignore_patterns("adapter_*"))
+        yield temporary
+        readable = (temporary / "generation_config.json").stat().st_mode
         for file in temporary.iterdir():
             file.chmod(readable)  # safetensors writes files that only their owner may read
             with file.open("rb+") as handle:
@@ -42,7 +80,9 @@ def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def gathered_weights(module: torch.nn.Module, dtype: torch.dtype | None, ranks: Ranks) -> dict[str, torch.Tensor]:
+def gathered_weights(
+    module: torch.nn.Module, dtype: torch.dtype | None, ranks: Ranks, *, trained_only: bool = False
+) -> dict[str, torch.Tensor]:
     """Parameters and buffers in CPU memory of rank 0 (elsewhere none), ZeRO-3's pieces joined one at a time.
 
     A tied parameter comes once, under its first name: transformers ties it again when it loads.
@@ -51,7 +91,7 @@ def gathered_weights(module: torch.nn.Module, dtype: torch.dtype | None, ranks: 
     weights: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
+        if id(tensor) in seen or (trained_only and not tensor.requires_grad):
             continue
         seen.add(id(tensor))
         with zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):

@@ -1,7 +1,8 @@
 """A batch in, the sum of its targets' losses out. Logits exist for targets only; context tokens never have any."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,26 +82,27 @@ class LinearCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         """Sum of -log softmax(hidden @ weight.T)[label]; hidden (targets, width), weight (vocabulary, width)."""
         rows = CHUNK_ROWS if measure is None else COMPILED_CHUNK_ROWS
-        wanted = any(ctx.needs_input_grad)
+        to_hidden_wanted, to_weight_wanted = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        to_hidden = torch.empty_like(hidden) if wanted else None
-        to_weight = torch.zeros_like(weight) if wanted else None
+        to_hidden = torch.empty_like(hidden) if to_hidden_wanted else None
+        to_weight = torch.zeros_like(weight) if to_weight_wanted else None  # a frozen head has none
         for start in range(0, len(hidden), rows):
             chunk = hidden[start : start + rows]
             losses, to_logits = (measure or losses_and_gradients)(chunk @ weight.T, labels[start : start + rows])
             total += losses
-            if to_hidden is not None and to_weight is not None:
+            if to_hidden is not None:
                 torch.mm(to_logits, weight, out=to_hidden[start : start + rows])
+            if to_weight is not None:
                 to_weight.addmm_(to_logits.T, chunk)
             del to_logits  # or the next chunk's logits would stand beside it
         ctx.save_for_backward(to_hidden, to_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         """What the forward pass made, times the gradient of the sum."""
-        to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None
+        to_hidden, to_weight = (made if made is None else made.mul_(gradients[0]) for made in ctx.saved_tensors)
+        return to_hidden, to_weight, None, None
 
 
 def losses_and_gradients(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,15 +135,16 @@ def head_of(model: Any) -> Any:
 def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
     """Move the head's matmul into the loss, where a look at `batch` shows that the model only multiplies there.
 
-    False, and nothing changed, for a head with a bias, or a model that scales or caps its logits.
+    False, and nothing changed, for a head with a bias or an adapter, or a model that scales or caps its logits.
     """
     head = head_of(model)
-    if getattr(head, "bias", None) is not None or not keeps_logits(model):
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or not keeps_logits(model):
         return False
 
     def logits() -> torch.Tensor:
         arguments = {"position_ids": batch.position_ids, "logits_to_keep": batch.predicting, **bounds(batch)}
-        return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
+        with same_dice(batch.input_ids.device):
+            return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
 
     whole = logits().detach()
     head.forward = _HeadInLoss(head.weight, measure)
@@ -150,6 +153,14 @@ def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
         return True
     del head.forward
     return False
+
+
+@contextmanager
+def same_dice(device: torch.device) -> Iterator[None]:
+    """Let dropout fall the same way each time, and the run's own dice lie as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
 
 
 def keeps_logits(model: torch.nn.Module) -> bool:

@@ -97,6 +97,6 @@ def _out_folder(asked: Path | None, model: str) -> str:
 
 
 def _refuse_used(out: Path) -> None:
-    for name in ("model", "checkpoints"):
+    for name in ("model", "adapter", "checkpoints"):
         if (out / name).exists():
             raise TrainError(f"{out / name}: an earlier run left this; choose another --out, or delete {out} first")

@@ -15,14 +15,14 @@ from train.batch import Plan
 from train.config import RunConfig
 from train.engine import Engine, build_engine
 from train.evaluate import held_out_loss
-from train.export import export_model
+from train.export import export_adapter, export_files, export_model
 from train.gauges import Gauges
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog, StepRecord
 from train.loop import train_steps
-from train.model import ModelShape, read_shape
+from train.model import ModelShape, shape_as_trained
 from train.planner import Forecast, choose, step_work
 from train.summary import RunSummary, write_summary
 
@@ -34,7 +34,7 @@ def train_session(
 
     `content` is the user's DeepSpeed file. Raises TrainError when memory runs out or the loss is no longer a number.
     """
-    shape = read_shape(files)
+    shape = shape_as_trained(files, config.method)
     gauges, forecast = Gauges.of(shape, ranks), None
     if gauges.gpu is not None:
         forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
@@ -57,7 +57,15 @@ def train_session(
             print("\n".join(_opening_lines(config, shards, plan, engine, forecast)), flush=True)
             log = RunLog(out, num_steps)
         watch = _Watch(
-            config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
+            config=config,
+            shards=shards,
+            shape=shape,
+            files=files,
+            engine=engine,
+            ranks=ranks,
+            out=out,
+            log=log,
+            num_steps=num_steps,
         )
         started = time.perf_counter()
         try:
@@ -69,11 +77,13 @@ def train_session(
             if log is not None:
                 log.close()
     seconds = time.perf_counter() - started
-    export_model(engine.deepspeed, out / "model", shards.tokenizer, shape.dtype, ranks)
+    folder = watch.export(out / ("adapter" if config.method.lora else "model"))
+    if config.method.lora is not None and config.method.lora.merge:
+        folder = watch.merge(out / "adapter", out / "model")
     if log is not None:
         summary = RunSummary.of(config, shards, log, num_parameters=engine.num_parameters, seconds=seconds)
         write_summary(out, summary, log)
-        print(summary.line(), f"model      {out / 'model'}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
+        print(summary.line(), f"model      {folder}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +93,7 @@ class _Watch:
     config: RunConfig
     shards: Shards
     shape: ModelShape
+    files: ModelFiles
     engine: Engine
     ranks: Ranks
     out: Path
@@ -99,7 +110,22 @@ class _Watch:
             self.evaluate(done)
         if self.config.save_every and done % self.config.save_every == 0 and done != self.num_steps:
             folder = self.out / "checkpoints" / f"step-{done:06d}"
-            export_model(self.engine.deepspeed, folder, self.shards.tokenizer, self.shape.dtype, self.ranks)
+            self.export(folder)
+
+    def export(self, folder: Path) -> Path:
+        """Write what was trained so far, a model or an adapter; every rank calls this."""
+        engine, tokenizer = self.engine.deepspeed, self.shards.tokenizer
+        if self.config.method.lora is None:
+            export_model(engine, folder, tokenizer, self.shape.dtype, self.ranks)
+        else:
+            export_adapter(engine, folder, tokenizer, self.config.model, self.ranks)
+        return folder
+
+    def merge(self, adapter: Path, folder: Path) -> Path:
+        """Write the model that the adapter makes of its base; rank 0 does it, on the CPU."""
+        if self.ranks.is_first:
+            export_files(replace(self.files, adapter=adapter), folder)
+        return folder
 
     def evaluate(self, step: int) -> None:
         if self.shards.val is not None:
@@ -119,8 +145,10 @@ def _opening_lines(
     precision = f"{config.precision}, ZeRO-{config.zero}"
     if config.offload_optimizer:
         precision += ", optimizer in CPU memory"
+    trained = config.method.line(engine.num_trained, engine.num_parameters, engine.adapted)
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
+        *([f"trained    {trained}"] if engine.num_trained != engine.num_parameters else []),
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",
