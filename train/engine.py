@@ -17,6 +17,7 @@ from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_a
 from train.launch import Ranks, import_deepspeed
 from train.lora import adapted_layers, choose_trained
 from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model
+from train.noise import add_noise
 from train.optimizer import build_optimizer
 
 
@@ -82,6 +83,8 @@ def wrap_model(
         check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
         with torch.no_grad():
             check_isolation(wrapped, shape.vocab_size, ranks.device)
+    if config.method.neftune:  # once the probes are done, which must not be disturbed
+        add_noise(model, config.method.neftune)
     return wrapped, kernels
 
 
