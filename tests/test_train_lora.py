@@ -143,8 +143,8 @@ def test_merging_is_what_the_adapters_do(home: Path, tmp_path: Path, dora: bool,
         if parameter.requires_grad and "lora_A" not in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
     ranks = Ranks(rank=0, local_rank=0, num_ranks=1, device=torch.device("cpu"))
-    tokenizer = home / "cache" / "shards" / "tokenizer"
-    export_adapter(_Engine(model), tmp_path / "adapter", tokenizer, base.name, ranks)
+    proof = export_adapter(_Engine(model), tmp_path / "adapter", base, open_shards(home / "cache"), ranks)
+    assert proof is not None and (proof.weights, proof.tied) == (2 * 2 * (3 if dora else 2), True)
     merged = load_weights(find_model(str(tmp_path / "adapter")), dtype)
     assert merged.dtype == dtype
     assert merged.state_dict().keys() == load_weights(base, dtype).state_dict().keys()

@@ -1,4 +1,4 @@
-"""What bends training, in numbers: smoothed labels beside PyTorch's, the size of noise, weights that stay as they are."""
+"""What bends training, in numbers: smoothed labels beside PyTorch's, the size of noise, frozen weights."""
 
 from pathlib import Path
 from typing import Any

@@ -25,6 +25,9 @@ CHAT_EXAMPLE = """examples:
   train chat --model runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B --prompt "How do I sleep better?" """
 
+COMPARE_EXAMPLE = """example:
+  train compare Qwen/Qwen3-4B runs/first --shards cache/ --prompt "How do I sleep better?" """
+
 EXPORT_EXAMPLE = """examples:
   train export --model runs/adapted --merge --out merged
   train export --model model-q4_k_m.gguf --out model"""
@@ -45,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "compare":
+            from train.compare import compare
+
+            return compare(options)
         if options.command == "export":
             from train.deliver import export
 
@@ -73,7 +80,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,export}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,compare,export}")
     _add_run(
         commands.add_parser(
             "run",
@@ -101,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
             help="talk to a trained model, beside its base if you like",
             description="Talk to a model: a run, a Hugging Face folder, a hub id or a .gguf file.",
             epilog=CHAT_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_compare(
+        commands.add_parser(
+            "compare",
+            usage="train compare A B --shards DIR [--prompt TEXT ...]",
+            help="held-out loss of two models on the same shards, by source",
+            description="Loss and perplexity of two models over the held-out targets, overall and by source.",
+            epilog=COMPARE_EXAMPLE,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
@@ -173,6 +190,15 @@ def _add_method(add: Callable[..., Any]) -> None:
     add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep as they are, as in 'model.embed_tokens.*'")
     add("--neftune", type=float, metavar="A", help="noise on embeddings, 5 for instance (default: none)")
     add("--label-smoothing", type=float, metavar="X", help="part of each target given to all tokens (default: 0)")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("a", metavar="A", help="a run's folder, a model's, an adapter's, a hub id or a .gguf file")
+    add("b", metavar="B", help="the other one")
+    add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--prompt", nargs="+", metavar="TEXT", help="have both answer these, side by side")
+    add("--max-tokens", type=int, default=512, metavar="N", help="at most so many an answer (default: 512)")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,6 @@ def export(options: Namespace) -> int:
 
     quiet_libraries()
     out.parent.mkdir(parents=True, exist_ok=True)
-    export_files(files, out)
-    print(f"model      {out}")
+    proof = export_files(files, out, None)
+    print(f"model      {out}", f"checked    {proof.line()}", sep="\n")
     return 0

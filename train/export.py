@@ -10,58 +10,70 @@ from typing import Any
 
 import torch
 
-from schemas.errors import TrainError
+from schemas.errors import SftpackError, TrainError
 from train.hub import ModelFiles
 from train.launch import Ranks, import_deepspeed
+from train.load import Shards
 from train.lora import write_adapter
-from train.model import load_weights, read_shape
+from train.model import build_in_one_piece, load_weights, read_shape
+from train.proof import ExportProof, prove_export
 
 
-def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype | None, ranks: Ranks) -> None:
-    """Write the engine's model with its tokenizer to `folder`; every rank calls it, rank 0 writes.
+def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
+    """Write the engine's model with the shards' tokenizer to `folder`; every rank calls it, rank 0 writes and proves.
 
-    `dtype` is that of the files the model came from: a half-precision one is kept, whatever it was trained in.
+    The dtype is that of the files the model came from where that is a half-precision one, whatever it was trained in.
     """
-    module = engine.module
+    module, dtype = engine.module, read_shape(base).dtype
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
     weights = gathered_weights(module, half, ranks)
-    if ranks.is_first:
-        _write_model(module, weights, folder, tokenizer)
+    return _write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
 
 
-def export_adapter(engine: Any, folder: Path, tokenizer: Path, base: str, ranks: Ranks) -> None:
-    """Write the engine's adapters as a folder that peft loads; every rank calls it, rank 0 writes.
+def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
+    """Write the engine's adapters as a folder that peft loads; every rank calls it, rank 0 writes and proves it.
 
-    Its tokenizer and where generation stops are beside them. `base` is the name of the model they belong to.
+    The tokenizer and where generation stops are beside them.
     """
     module = engine.module
     weights = gathered_weights(module, None, ranks, trained_only=True)
-    if ranks.is_first:
-        with _whole_folder(folder, tokenizer) as temporary:
-            write_adapter(module, weights, base, temporary)
-            _add_turn_end(module.generation_config, tokenizer)
-            module.generation_config.save_pretrained(temporary)
+    if not ranks.is_first:
+        return None
+    with _whole_folder(folder, shards.tokenizer) as temporary:
+        write_adapter(module, weights, base.name, temporary)
+        _add_turn_end(module.generation_config, shards.tokenizer)
+        module.generation_config.save_pretrained(temporary)
+        return prove_export(temporary, base, shards)
 
 
-def export_files(files: ModelFiles, folder: Path) -> None:
+def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> ExportProof:
     """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()  # or the weights would be cut up after a run with ZeRO-3
+    build_in_one_piece()
     model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
-    _write_model(model, None, folder, files.tokenizer)
+    return _write_model(model, None, folder, files.tokenizer, files, shards)
 
 
-def _write_model(model: Any, weights: dict[str, torch.Tensor] | None, folder: Path, tokenizer: Path) -> None:
+def _write_model(
+    model: Any,
+    weights: dict[str, torch.Tensor] | None,
+    folder: Path,
+    tokenizer: Path,
+    base: ModelFiles,
+    shards: Shards | None,
+) -> ExportProof:
     with _whole_folder(folder, tokenizer) as temporary:
         _add_turn_end(model.generation_config, tokenizer)
         model.save_pretrained(temporary, state_dict=weights)
         _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+        return prove_export(temporary, base, shards)
 
 
 @contextmanager
 def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
-    """A folder to write into, the tokenizer in it, which takes its name once it is complete."""
+    """A folder to write into, the tokenizer in it, which takes its name once it is complete and proven.
+
+    What is refused stays beside it, as FOLDER-refused.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.copytree(tokenizer, temporary, ignore=shutil.ignore_patterns("adapter_*"))
@@ -72,6 +84,11 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
         temporary.rename(folder)
+    except SftpackError as error:
+        refused = folder.with_name(f"{folder.name}-refused")
+        temporary.rename(refused)
+        reason = str(error).replace(str(temporary), str(refused))
+        raise TrainError(f"{folder}: what was written did not pass its check: {reason}") from error
     except OSError as error:
         raise TrainError(
             f"{folder}: the model can't be written: {error.strerror or error}; free space there"

@@ -24,6 +24,21 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tenso
     et al. 2016) that part of each target is spread over the vocabulary.
     """
     module = getattr(model, "module", model)
+    logits = _target_logits(model, module, batch)
+    if isinstance(fused := head_of(module).forward, _HeadInLoss):
+        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure, smoothing)
+    return SummedCrossEntropy.apply(logits, batch.labels, smoothing)
+
+
+def target_losses(model: Any, batch: Batch) -> torch.Tensor:
+    """The cross-entropy of each of the batch's targets, (targets,) in float32; for a model whose head is its own."""
+    logits = _target_logits(model, model, batch)
+    normalizers = torch.cat([chunk.float().logsumexp(-1) for chunk in logits.split(CHUNK_ROWS)])
+    return normalizers - logits.gather(1, batch.labels[:, None])[:, 0].float()
+
+
+def _target_logits(model: Any, module: Any, batch: Batch) -> torch.Tensor:
+    """Logits where targets are predicted, (targets, vocabulary), or hidden states where the head is in the loss."""
     sliced = keeps_logits(module)
     logits = model(
         input_ids=batch.input_ids,
@@ -33,11 +48,7 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tenso
         **({"logits_to_keep": batch.predicting} if sliced else {}),
         **bounds(batch),
     ).logits[0]
-    if not sliced:
-        logits = logits[batch.predicting]
-    if isinstance(fused := head_of(module).forward, _HeadInLoss):
-        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure, smoothing)
-    return SummedCrossEntropy.apply(logits, batch.labels, smoothing)
+    return logits if sliced else logits[batch.predicting]
 
 
 class SummedCrossEntropy(torch.autograd.Function):

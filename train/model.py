@@ -36,6 +36,7 @@ class ModelShape:
     query_width: int  # of all heads together
     key_width: int
     dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
+    tied: bool = False  # head and embeddings are one matrix
 
 
 @cache
@@ -65,6 +66,7 @@ def read_shape(files: ModelFiles) -> ModelShape:
         query_width=text.num_attention_heads * head_dim,
         key_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         dtype=text.dtype if files.gguf is None else None,
+        tied=bool(getattr(text, "tie_word_embeddings", False)),
     )
 
 
@@ -76,6 +78,10 @@ def shape_as_trained(files: ModelFiles, method: Method) -> ModelShape:
     from transformers import AutoConfig
 
     shape = read_shape(files)
+    if method.lora is not None and files.adapter is not None:
+        raise ModelError(
+            f"{files.name}: is an adapter already; merge it first: train export --model {files.name} --merge --out DIR"
+        )
     if method.lora is None and not method.freeze:
         return shape
     model = _built(AutoConfig.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True))
@@ -188,6 +194,13 @@ def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = 
         with suppress(OSError):
             model.generation_config = GenerationConfig.from_pretrained(files.adapter)
     return model
+
+
+def build_in_one_piece() -> None:
+    """Have models that are built from here on be whole ones, where a run's ZeRO-3 would cut them up over all ranks."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 def count_parameters(model: torch.nn.Module) -> int:

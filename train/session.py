@@ -24,6 +24,7 @@ from train.log import RunLog, StepRecord
 from train.loop import train_steps
 from train.model import ModelShape, shape_as_trained
 from train.planner import Forecast, choose, step_work
+from train.proof import ExportProof
 from train.summary import RunSummary, write_summary
 
 
@@ -77,13 +78,22 @@ def train_session(
             if log is not None:
                 log.close()
     seconds = time.perf_counter() - started
-    folder = watch.export(out / ("adapter" if config.method.lora else "model"))
+    folder = out / ("adapter" if config.method.lora else "model")
+    proof = watch.export(folder)
     if config.method.lora is not None and config.method.lora.merge:
-        folder = watch.merge(out / "adapter", out / "model")
-    if log is not None:
-        summary = RunSummary.of(config, shards, log, num_parameters=engine.num_parameters, seconds=seconds)
+        folder, proof = out / "model", watch.merge(out / "adapter", out / "model")
+    if log is not None and proof is not None:
+        summary = RunSummary.of(
+            config, shards, log, num_parameters=engine.num_parameters, seconds=seconds, export=proof
+        )
         write_summary(out, summary, log)
-        print(summary.line(), f"model      {folder}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
+        lines = [
+            summary.line(),
+            f"model      {folder}",
+            f"checked    {proof.line()}",
+            f"report     {out / 'summary.html'}",
+        ]
+        print("\n".join(lines), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,20 +122,15 @@ class _Watch:
             folder = self.out / "checkpoints" / f"step-{done:06d}"
             self.export(folder)
 
-    def export(self, folder: Path) -> Path:
-        """Write what was trained so far, a model or an adapter; every rank calls this."""
-        engine, tokenizer = self.engine.deepspeed, self.shards.tokenizer
-        if self.config.method.lora is None:
-            export_model(engine, folder, tokenizer, self.shape.dtype, self.ranks)
-        else:
-            export_adapter(engine, folder, tokenizer, self.config.model, self.ranks)
-        return folder
+    def export(self, folder: Path) -> ExportProof | None:
+        """Write what was trained so far, a model or an adapter; every rank calls this, rank 0 gets what was seen."""
+        write = export_model if self.config.method.lora is None else export_adapter
+        return write(self.engine.deepspeed, folder, self.files, self.shards, self.ranks)
 
-    def merge(self, adapter: Path, folder: Path) -> Path:
+    def merge(self, adapter: Path, folder: Path) -> ExportProof | None:
         """Write the model that the adapter makes of its base; rank 0 does it, on the CPU."""
-        if self.ranks.is_first:
-            export_files(replace(self.files, adapter=adapter), folder)
-        return folder
+        files = replace(self.files, adapter=adapter)
+        return export_files(files, folder, self.shards) if self.ranks.is_first else None
 
     def evaluate(self, step: int) -> None:
         if self.shards.val is not None:
