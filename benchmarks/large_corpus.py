@@ -36,6 +36,7 @@ class _Source:
     text: NDArray[np.uint32]
     joins: NDArray[np.bool_]  # between two letters: may be cut before this place
     digits: NDArray[np.bool_]
+    leads: NDArray[np.int64]  # blank places that a unit begins with, where it begins
     pools: list[NDArray[np.int64]]  # (units, 2) start and stop; of Chinese users, Chinese assistants, others
     per_message: tuple[float, ...]  # of each pool: units for what corpus.py takes as one sentence
     layout: NDArray[np.int64]  # (4, 2): what stands before the first user, assistants, other users; the row's end
@@ -64,13 +65,16 @@ def make_large_corpus(inputs: list[str], out: Path, count: int, seed: int = 0) -
 
 def _as_slices(lists: list[list[str]]) -> _Source:
     pools, texts, at, per_message = [], [], 0, []
+    leads: list[tuple[int, int]] = []
     for number, sentences in enumerate(lists):
         chinese = number < 2
-        units = [unit for s in sentences for unit in (_CLAUSE.findall(s) if chinese else [s])]
-        escaped = [json.dumps(unit, ensure_ascii=False)[1:-1] for unit in units]
-        escaped = [unit for unit in escaped if unit and "\\u" not in unit]
+        units = [unit for s in sentences for unit in (_CLAUSE.findall(s) if chinese else [s]) if unit.strip()]
+        units = [unit for unit in units if "\\u" not in _escaped(unit)]
+        escaped = [_escaped(unit) for unit in units]
         stops = at + np.cumsum([len(unit) for unit in escaped])
         pools.append(np.stack([np.concatenate(([at], stops[:-1])), stops], axis=1))
+        lead_lengths = [len(_escaped(unit)) - len(_escaped(unit.lstrip())) for unit in units]
+        leads += zip(pools[-1][:, 0].tolist(), lead_lengths, strict=True)
         per_message.append(len(escaped) / max(1, len(sentences)))
         texts += escaped
         at = int(stops[-1])
@@ -81,14 +85,21 @@ def _as_slices(lists: list[list[str]]) -> _Source:
         at += len(text)
     text = "".join(texts)
     letters = np.array([char.isalpha() for char in text])
+    lead_of = np.zeros(len(text), dtype=np.int64)
+    lead_of[[start for start, _ in leads]] = [length for _, length in leads]
     return _Source(
         text=np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32),
         joins=letters & np.concatenate(([False], letters[:-1])),
         digits=np.array([char in "0123456789" for char in text]),
+        leads=lead_of,
         pools=pools,
         per_message=tuple(per_message),
         layout=np.array(layout),
     )
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _conversations(source: _Source, seed: int, task: tuple[int, int]) -> bytes:
@@ -110,6 +121,7 @@ def _conversations(source: _Source, seed: int, task: tuple[int, int]) -> bytes:
     is_unit = np.ones(len(slices), dtype=bool)
     is_unit[firsts] = False
     slices[is_unit] = _drawn(source, chance, np.repeat(pool, units)).reshape(-1, 2)
+    slices[firsts + 1, 0] += source.leads[slices[firsts + 1, 0]]  # no message begins with blanks
     line_ends = np.append(firsts, len(slices))[ends]  # before the next conversation's first slice
     slices = np.insert(slices, line_ends, source.layout[3], axis=0)
     lengths = slices[:, 1] - slices[:, 0]

@@ -120,15 +120,15 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--overflow",
         choices=("cut", "drop", "split"),
         default="cut",
-        help="conversations longer than that: keep their first turns, drop them, or split at turns (default: cut)",
+        metavar="HOW",
+        help="longer conversations: cut behind the last turn that fits (default), drop, or split at turns",
     )
     command.add_argument(
         "--pack",
         choices=("best-fit", "sequential", "none"),
         default="best-fit",
-        metavar="best-fit|sequential|none",
-        help="fewest packs, mixed, about even in what attention costs; conversations in their order; or one example a "
-        "pack (default: best-fit)",
+        metavar="HOW",
+        help="best-fit: fewest packs, mixed, even in cost (default); sequential: in order; none: one example each",
     )
     command.add_argument(
         "--val-fraction",
@@ -161,37 +161,36 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
         "--turns",
         choices=("whole", "last", "exact"),
         default="whole",
-        metavar="whole|last|exact",
-        help="whole: all answers of a conversation at once; last: only its last; exact: each behind what inference "
-        "would show (default: whole)",
+        metavar="HOW",
+        help="whole: all answers at once (default); last: only its last; exact: each behind what inference would show",
     )
     command.add_argument(
         "--train-on",
         choices=("assistant", "last", "tool-calls", "all"),
         default="assistant",
-        metavar="assistant|last|tool-calls|all",
-        help="answers, the last alone, only those with tool calls, or all text (default: assistant)",
+        metavar="WHAT",
+        help="assistant: every answer (default); last: the last; tool-calls: those with calls; all: any text",
     )
     command.add_argument(
         "--thinking",
         choices=("keep", "drop", "only"),
         default="keep",
-        metavar="keep|drop|only",
-        help="reasoning: kept, left out, or only answers with it trained on",
+        metavar="HOW",
+        help="reasoning: keep (default), drop, or only answers with it",
     )
     command.add_argument(
         "--template-arg",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="for the chat template: enable_thinking=false, or the day it is told: strftime_now=2026-01-31",
+        help="such as enable_thinking=false, or the day it is told: strftime_now=2026-01-31",
     )
     command.add_argument(
         "--control-tokens",
         choices=("text", "turn-away", "allow"),
         default="text",
-        metavar="text|turn-away|allow",
-        help="strings such as <|im_end|> in messages: encode as text, turn the row away, or allow (default: text)",
+        metavar="HOW",
+        help="<|im_end|> and such in messages: encode as text (default), turn-away the row, or allow",
     )
 
 
@@ -235,8 +234,8 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = commands.add_parser(
         "explain",
         help="what each artefact was made from, and what a run would use again",
-        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from, and "
-        "why the next run would or wouldn't use them again.",
+        description="Say of conversations, tokens, shards and tokenizer what files and options they were made from,\n"
+        "and why the next run would or wouldn't use them again.",
         epilog="example: dataprep explain cache/",
         formatter_class=raw,
     )
@@ -247,8 +246,8 @@ def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", raw
     command = commands.add_parser(
         "gc",
         help="remove what nothing in a cache refers to",
-        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use, and\n"
-        "what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
+        description="Name tokens, shards and tokenizers that neither the conversations nor the shards of CACHE use,\n"
+        "and what stopped runs left; remove them if --yes is given, or you say so. Other files stay.",
         epilog="example: dataprep gc cache/ --yes",
         formatter_class=raw,
     )

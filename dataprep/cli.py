@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _open_standard_streams()
         arguments = _told_apart(argv)
-        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not the libraries' threads
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # processes are the parallelism here, not threads
         return _COMMANDS[arguments.command](arguments)
     except SftpackError as error:
         _complain(str(error))
@@ -84,10 +84,12 @@ def _on_one_line(text: str) -> str:
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
+    from dataprep.core.arrays import spare_pandas
     from dataprep.normalize.choices import Choices
     from dataprep.normalize.run import normalize_corpus, retry_quarantine
     from dataprep.normalize.summary import summary_text
 
+    spare_pandas()
     choices = Choices(
         format=arguments.format,
         roles=_roles(arguments.role),
@@ -138,6 +140,7 @@ def _roles(texts: list[str]) -> dict[str, str]:
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:
+    from dataprep.core.arrays import spare_pandas
     from dataprep.tokenize.options import parsed_arguments
     from dataprep.tokenize.part import parsed_part, part_summary, tokenize_part
     from dataprep.tokenize.recipe import agreed_seed, read_recipe
@@ -146,6 +149,7 @@ def _tokenize(arguments: argparse.Namespace) -> int:
     from schemas.manifest import PackOptions, TokenOptions
 
     started = time.monotonic()
+    spare_pandas()
     if arguments.seed is not None:
         _checked(arguments.seed >= 0, arguments.seed, "--seed", "0 or more")
     recipe = read_recipe(arguments.recipe) if arguments.recipe else None

@@ -154,7 +154,9 @@ def test_verify_finds_a_flipped_bit_in_a_shard(tmp_path, tiny_tokenizer_dir):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     report = verify_cache(tmp_path / "cache", None)
-    assert report.problems == [f"{path}: its checksum differs from the manifest's; run `dataprep tokenize` again"]
+    assert report.problems == [
+        f"{path}: its checksum differs from the manifest's; remove it and run `dataprep tokenize` again"
+    ]
 
 
 def test_verify_finds_a_mask_that_is_one_token_off(tmp_path, tiny_tokenizer_dir):

@@ -98,11 +98,11 @@ def test_damage_costs_rows_or_is_one_error(tmp_path: Path, kind: str, data: st.D
 @pytest.mark.parametrize(
     ("name", "packed", "remedy"),
     [
-        ("a.jsonl", gzip.compress(b'{"text": "A page."}\n'), "begins as a .gz file; rename it to end in .jsonl.gz"),
+        ("a.jsonl", gzip.compress(b"A page.", mtime=0), "begins as a .gz file; rename it to end in .jsonl.gz"),
         ("a.json", bz2.compress(b'{"text": "A page."}\n'), "begins as a .bz2 file; rename it to end in .json.bz2"),
         ("a.csv", b"PAR1\x15\x04\x15\0", "begins as a .parquet file; rename it to end in .parquet"),
         ("a.jsonl", b"PK\x03\x04\x14\0", "begins as a .zip file; rename it to end in .zip"),
-        ("a.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "begins as a .gz file; unpack it"),
+        ("a.jsonl.gz", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0), "begins as a .gz file; unpack it"),
     ],
 )
 def test_a_file_with_the_ending_of_another_kind_is_named_for_what_it_is(tmp_path, name, packed, remedy):

@@ -95,7 +95,7 @@ PRETTY = json.dumps([{"text": "one"}, {"text": "two"}], indent=2).encode()
     [
         TWO,
         PRETTY,
-        gzip.compress(TWO),
+        gzip.compress(TWO, mtime=0),
         bz2.compress(PRETTY),
         lzma.compress(TWO),
         pa.compress(TWO, codec="zstd", asbytes=True),

@@ -11,6 +11,7 @@ from dataprep.core.chunks import Chunk
 from dataprep.core.columns import read_rows
 from dataprep.core.shards import all_packs
 from dataprep.normalize.run import normalize_corpus
+from dataprep.report.tokens import read_cached
 from dataprep.stages.tokenize import tokenize_chunk
 from dataprep.tokenize.corpus import Corpus
 from dataprep.tokenize.recipe import read_recipe, settle_targets
@@ -151,3 +152,9 @@ def test_all_text_goes_with_whole_turns_only_by_source_too(tmp_path):
     recipe = read_recipe(tmp_path / "mix.toml")
     with pytest.raises(InputError, match=r'mix\.toml: source ab: train_on = "all" goes with turns = "whole" only'):
         settle_targets(recipe, ["ab", "b"], TokenOptions(turns="exact"))
+
+
+def test_the_report_finds_the_chunks_that_rules_by_source_made(cache, tiny_tokenizer_dir):
+    built = packed(cache, tiny_tokenizer_dir, '[sources.office]\ntrain_on = "last"')
+    cached = read_cached(cache, read_conversations_manifest(cache / "conversations"), built.manifest)
+    assert cached is not None and len(cached.lengths) == 600

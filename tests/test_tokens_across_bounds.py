@@ -63,9 +63,12 @@ def test_such_turns_are_counted_by_name_and_remain_with_exact_turns(tiny_tokeniz
     assert [row["assistant_masks"] for row in rows] == [plain["assistant_masks"], mixed["assistant_masks"]]
 
 
-@pytest.mark.parametrize("turns", ["whole", "exact"])
-def test_the_slow_way_gives_the_same_mask_and_the_same_name(tiny_tokenizer_dir, tmp_path, turns):
-    options = TokenOptions(turns=turns)
+@pytest.mark.parametrize(
+    "options",
+    [TokenOptions(), TokenOptions(turns="exact"), TokenOptions(train_on="all")],
+    ids=["whole", "exact", "all"],
+)
+def test_the_slow_way_gives_the_same_mask_and_the_same_name(tiny_tokenizer_dir, tmp_path, options):
     engine = engine_of(tiny_tokenizer_dir, tmp_path, THINKS, options)
     reference = Reference(AutoTokenizer.from_pretrained(tmp_path / "model"), options)
     for given in (PLAIN, MIXED):
@@ -82,6 +85,30 @@ def test_a_token_that_holds_text_of_a_message_is_not_split_around(tiny_tokenizer
     thought = {"role": "assistant", "content": "4", "reasoning": "\nsum"}
     [row] = examples(engine, record(("user", "2+2?"), thought))
     assert (row["reason"], row["detail"]) == ("bound-inside-token", "message 2: a token reaches across its bounds")
+
+
+def test_an_empty_text_between_the_templates_own_is_no_text(tiny_tokenizer_dir, tmp_path):
+    calls = "{% for c in m.tool_calls or [] %}{{ '\\n' }}<tool_call>{{ c.function.name }}</tool_call>{% endfor %}"
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + calls + "<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    engine = engine_of(tiny_tokenizer_dir, tmp_path, template)
+    hf = AutoTokenizer.from_pretrained(tmp_path / "model")
+    call = {"id": "c1", "name": "look", "arguments": "{}"}
+    rows = [
+        record(("user", "Where?"), {"role": "assistant", "content": content, "tool_calls": [call]})
+        for content in ("", "So.", "\n", " look")
+    ]
+    empty, said, blank, text = examples(engine, *rows)
+    assert trained_text(hf, empty) == ["<tool_call>look</tool_call><|im_end|>"]
+    assert empty["differing_turns"] == [("prompt-inside-token", 1)]
+    assert trained_text(hf, said) == ["So.\n<tool_call>look</tool_call><|im_end|>"]
+    assert (blank["reason"], text["reason"]) == ("bound-inside-token", None)
+    reference = Reference(hf)
+    for given, row in ((rows[0], empty), (rows[1], said)):
+        derived = reference.derive(given)
+        assert (derived.mask.tolist(), derived.unshown) == (row["assistant_masks"], [])
 
 
 def test_an_end_token_that_takes_the_blanks_behind_it_is_a_target(tiny_tokenizer_dir, tmp_path):

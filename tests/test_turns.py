@@ -168,7 +168,7 @@ def test_what_a_tool_answers_inside_a_models_turn_is_no_target():
         return dialogue(("user", "a"), call, ("tool", "t"), ("assistant", "b"))
 
     assert targets(engine, given("")) == ["<|call>look<|answer>", "b<turn|>"]
-    with pytest.raises(RefusedError, match="message 2: another message's text stands inside its turn"):
+    with pytest.raises(RefusedError, match="message 2: the template writes its text behind that of the next message"):
         engine.plan(given("x"))
 
 
@@ -329,3 +329,30 @@ def test_an_end_on_a_line_of_its_own_that_the_last_turn_lacks_is_added() -> None
     engine = renderer(template, "<|user|>", "<|assistant|>", "<|end|>")
     assert targets(engine, dialogue(*TWO)) == ["b\n<|end|>", "d\n<|end|>"]
     assert engine.plan(dialogue(*TWO)).added_end == "\n<|end|>"
+
+
+def test_a_prompt_that_has_more_in_its_middle_needs_no_control_token_where_all_before_is_the_same():
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
+        "{% elif m.role == 'tool' %}<result>{{ m.content }}</result>"
+        "{% elif m.tool_calls %}<|bot|><think></think>{{ m.tool_calls[0].function.name }}<|end|>"
+        "{% else %}</think>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|bot|>' if messages[-1].role == 'user' }}<think></think>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|end|>")
+    call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    given = dialogue(("user", "a"), call, ("tool", "t"), ("assistant", "b"))
+    assert targets(engine, given) == ["look<|end|>", "b<|end|>"]
+    assert engine.plan(given).turn_differences == [None, "prompt-differs"]
+
+
+def test_calls_that_are_a_turn_of_their_own_are_not_said_to_be_left_out():
+    template = (
+        "{% for m in messages %}{% if m.role != 'assistant' %}<|user|>{{ m.content }}{% else %}"
+        "{% if m.tool_calls %}<|bot|>{{ m.tool_calls[0].function.name }}<|end|>{% endif %}"
+        "<|bot|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|><t></t>{% endif %}"
+    )
+    engine = renderer(template, "<|user|>", "<|bot|>", "<|end|>")
+    call = {"role": "assistant", "content": "Looking.", "tool_calls": [CALL]}
+    with pytest.raises(RefusedError, match="message 2: the template makes two turns of it"):
+        engine.plan(dialogue(("user", "a"), call))

@@ -1,6 +1,6 @@
 """Conversations as columns: flat lists over all messages of a batch, so that stages loop over strings, not dicts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,31 @@ def rich_parts(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[
 
 def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: int, columns: list[str]) -> pa.Table:
     """Rows [start, stop) of a conversations folder, decoding only the row groups that hold them."""
-    tables: list[pa.Table] = []
-    base = 0
-    for part in manifest.parts:
-        if base < stop and start < base + part.rows:
-            tables.extend(_row_groups(folder / part.file, start - base, stop - base, columns))
-        base += part.rows
+    tables = [
+        table.slice(max(start - first, 0), min(stop, first + len(table)) - max(start, first))
+        for first, table in row_groups(folder, manifest, columns, lambda low, high: low < stop and start < high)
+    ]
     return pa.concat_tables(tables)
 
 
-def _row_groups(path: Path, start: int, stop: int, columns: list[str]) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        base = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            low, high = max(start - base, 0), min(stop - base, rows)
-            if low < high:
-                yield file.read_row_group(group, columns=columns, use_threads=False).slice(low, high - low)
-            base += rows
+def row_groups(
+    folder: Path, manifest: ConversationsManifest, columns: list[str], wanted: Callable[[int, int], bool] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """Row groups of a conversations folder, one after another, each with the number of its first row.
+
+    Only those are decoded of whose rows [low, high) `wanted` holds.
+    """
+    base = 0
+    for part in manifest.parts:
+        end = base + part.rows
+        if wanted is None or wanted(base, end):
+            with pq.ParquetFile(folder / part.file) as file:
+                for group in range(file.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    if wanted is None or wanted(base, base + rows):
+                        yield base, file.read_row_group(group, columns=columns, use_threads=False)
+                    base += rows
+        base = end
 
 
 def canonical_json(value: Any) -> bytes:

@@ -7,8 +7,6 @@ start at once. The folder inside it is what trainers save beside the model.
 import hashlib
 import secrets
 import shutil
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,6 +136,9 @@ def locate(model: str) -> Path:
 
 
 def _from_hub(model: str) -> Path:
+    import urllib.error
+    import urllib.request
+
     from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import build_hf_headers

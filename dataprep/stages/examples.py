@@ -49,7 +49,7 @@ def examples_batch(
         to_lists(np.bincount(rows, minlength=num_rows), to_arrow(counts[kept].astype(np.int32))),
         to_lists(turn_counts, to_arrow(starts[own].astype(np.int32))),
         to_lists(turn_counts, to_arrow(ends[own].astype(np.int32))),
-        *_turn_columns(num_rows, filled, _inside_tokens(num_rows, filled, tokens, turns)),
+        *_turn_columns(num_rows, filled, _inside_tokens(num_rows, filled, turns)),
         _notes(num_rows, filled, tokens),
         to_arrow(np.where(token_counts, exact_tokens, 0).astype(np.int32)),
         reasons,
@@ -95,11 +95,11 @@ def _notes(num_rows: int, filled: Filled, tokens: Tokens) -> pa.Array:
     return to_lists(counts, pa.array(values, pa.string())).cast(EXAMPLE.field("notes").type)
 
 
-def _inside_tokens(num_rows: int, filled: Filled, tokens: Tokens, turns: Turns) -> dict[int, int]:
+def _inside_tokens(num_rows: int, filled: Filled, turns: Turns) -> dict[int, int]:
     """Row -> its trained turns that differ from inference in nothing but that its prompt ends inside a token."""
     if not turns.inside_token.any():
         return {}
-    chosen = turns.inside_token & filled.trained & ~filled.differs & ~tokens.is_target[turns.texts]
+    chosen = turns.inside_token & filled.trained & ~filled.differs
     counts = np.bincount(filled.rows[turns.texts[chosen]], minlength=num_rows)
     rows = np.flatnonzero(counts)
     return dict(zip(rows.tolist(), counts[rows].tolist(), strict=True))

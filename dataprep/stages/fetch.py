@@ -20,24 +20,22 @@ from dataprep.core.chunk_files import open_chunk
 class Examples:
     """E examples as spans of cached conversations; arrays are (E,)."""
 
-    rows: NDArray[np.int64]  # row of conversations/
-    starts: NDArray[np.int64]  # first token of the span in its conversation
-    lengths: NDArray[np.int64]
+    rows: NDArray[np.int32]  # row of conversations/
+    starts: NDArray[np.int32]  # first token of the span in its conversation
+    lengths: NDArray[np.int32]
     sources: NDArray[np.int32]
-    chunks: NDArray[np.int64]  # which cached chunk
-    places: NDArray[np.int64]  # first token of the span in that chunk
+    chunks: NDArray[np.int32]  # which cached chunk
+    places: NDArray[np.int32]  # first token of the span in that chunk
 
     def __getitem__(self, chosen: Any) -> "Examples":
         """The chosen examples."""
         return Examples(**{name: getattr(self, name)[chosen] for name in self.__slots__})
 
 
-def fetch_tokens(examples: Examples, files: Sequence[Path]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Ids and masks of E examples, laid end to end in their order; `files` are those of all chunks."""
-    lengths, places = examples.lengths, examples.places
+def fetch_tokens(examples: Examples, files: Sequence[Path], ids: NDArray[np.int32], masks: NDArray[np.bool_]) -> None:
+    """Put ids and masks of E examples, laid end to end in their order, into arrays; `files` are those of all chunks."""
+    lengths, places = examples.lengths, examples.places.astype(np.int64)
     stops = np.cumsum(lengths)
-    total = int(stops[-1]) if len(stops) else 0
-    ids, masks = np.empty(total, dtype=np.int32), np.empty(total, dtype=bool)
     in_order = np.argsort(examples.chunks, kind="stable")
     of_chunk = examples.chunks[in_order]
     firsts = np.flatnonzero(np.diff(of_chunk, prepend=-1)).tolist()
@@ -48,4 +46,3 @@ def fetch_tokens(examples: Examples, files: Sequence[Path]) -> tuple[NDArray[np.
         for start, stop, low, high in spans[first:last].tolist():
             ids[start:stop] = chunk_ids[low:high]
             masks[start:stop] = chunk_masks[low:high]
-    return ids, masks

@@ -33,7 +33,7 @@ _DOCUMENT = Plans(
             turn_trained=[],
             turn_prompts=[],
             turn_differences=[],
-            turn_rooms=np.empty((0, 3), dtype=np.int64),
+            turn_rooms=np.empty((0, 2), dtype=np.int64),
             num_controls=0,
             plain=True,
         ),
@@ -58,7 +58,7 @@ class Filled:
     turn_messages: NDArray[np.int64]  # (T,)
     trained: NDArray[np.bool_]  # (T,)
     differs: NDArray[np.bool_]  # (T,): from what inference shows
-    rooms: NDArray[np.int64]  # (T, 3): see Plan
+    rooms: NDArray[np.int64]  # (T, 2): see Plan
     point_pieces: NDArray[np.int64]  # (3T,): see Plan
     point_offsets: NDArray[np.int64]  # (3T,)
     num_controls: NDArray[np.int64]  # (D,): that the template itself writes
@@ -244,7 +244,7 @@ class _Filling:
             turn_messages=_per_plan(message for plan in self.plans for message in plan.turn_messages)[turns],
             trained=np.array([trained for plan in self.trained for trained in plan], dtype=bool)[turns],
             differs=np.array([bool(what) for plan in self.plans for what in plan.turn_differences], dtype=bool)[turns],
-            rooms=np.concatenate([np.empty((0, 3), dtype=np.int64), *(plan.turn_rooms for plan in self.plans)])[turns],
+            rooms=np.concatenate([np.empty((0, 2), dtype=np.int64), *(plan.turn_rooms for plan in self.plans)])[turns],
             point_pieces=_joined([plan.point_pieces for plan in self.plans])[points],
             point_offsets=_joined([plan.point_offsets for plan in self.plans])[points],
             num_controls=_per_plan(plan.num_controls for plan in self.plans)[own],

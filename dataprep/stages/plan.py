@@ -71,8 +71,8 @@ class Plan:
     turn_trained: list[bool]  # False: context here
     turn_prompts: list[str]  # how each one's prompt stands to inference's: stages/turns.py
     turn_differences: list[str | None]  # what a trained turn differs by from what inference shows: stages/agree.py
-    turn_rooms: NDArray[np.int64]  # (turns, 3): lengths of the template's own text before and behind where targets
-    # start, and behind where they end: so far a token may reach over these points without a message's text in it
+    turn_rooms: NDArray[np.int64]  # (turns, 2): how far behind where targets start, and where they end, literals are
+    # surely the template's own: so far a token may reach over these points
     added_end: str = (
         ""  # the control token behind the official rendering, where the template ends the last turn with none
     )

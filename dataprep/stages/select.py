@@ -34,7 +34,7 @@ def select_spans(
     corpus: Iterable[pa.RecordBatch], chunks: Sequence[Chunk], sources: NDArray[np.int32], options: PackOptions
 ) -> Selection:
     """Find the spans of at most seq_len tokens in all chunks; `sources` are those of the conversations' rows."""
-    spans: list[NDArray[np.int64]] = [np.empty((0, 5), dtype=np.int64)]
+    spans: list[NDArray[np.int32]] = [np.empty((0, 5), dtype=np.int32)]
     turned_away: dict[int, tuple[str, str]] = {}
     cut: Counter[str] = Counter()
     tokens = 0
@@ -43,9 +43,11 @@ def select_spans(
         tokens += int(lengths.sum())
         fits = lengths <= options.seq_len
         own = [rows + chunk.start, starts, lengths, np.full(len(rows), number), places]
-        spans.append(np.stack([column[fits] for column in own], axis=1))
-        for row in np.setdiff1d(np.arange(len(batch)), rows).tolist():
+        spans.append(np.stack([column[fits] for column in own], axis=1, dtype=np.int32, casting="same_kind"))
+        for row in np.flatnonzero(np.bincount(rows, minlength=len(batch)) == 0).tolist():
             turned_away[chunk.start + row] = (batch["reason"][row].as_py(), batch["detail"][row].as_py())
+        if fits.all():
+            continue
         given = set(rows[fits].tolist())
         for row, start, length, place in np.stack([rows, starts, lengths, places], axis=1)[~fits].tolist():
             pieces = _pieces(batch, row, start, length, options)
@@ -54,16 +56,25 @@ def select_spans(
             if pieces:
                 given.add(row)
             for first, stop in pieces:
-                spans.append(np.array([[chunk.start + row, start + first, stop - first, number, place + first]]))
+                span = [chunk.start + row, start + first, stop - first, number, place + first]
+                spans.append(np.array([span], dtype=np.int32))
         for row in sorted(set(rows[~fits].tolist()) - given):
             length = int(lengths[rows == row].sum())
             turned_away[chunk.start + row] = (TOO_LONG, f"{length} tokens, no turn of it fits into {options.seq_len}")
-    rows, starts, lengths, numbers, places = np.concatenate(spans).T
-    in_order = np.lexsort((starts, rows))
-    examples = Examples(rows=rows, starts=starts, lengths=lengths, sources=sources[rows], chunks=numbers, places=places)
     return Selection(
-        examples=examples[in_order], tokens=tokens, cut={r: n for r, n in cut.items() if n}, turned_away=turned_away
+        examples=_in_order(spans, sources),
+        tokens=tokens,
+        cut={r: n for r, n in cut.items() if n},
+        turned_away=turned_away,
     )
+
+
+def _in_order(spans: list[NDArray[np.int32]], sources: NDArray[np.int32]) -> Examples:
+    """Spans, (…, 5), as examples in the order of rows and starts; the list is emptied."""
+    columns = np.concatenate(spans)
+    spans.clear()
+    rows, starts, lengths, numbers, places = columns[np.lexsort((columns[:, 1], columns[:, 0]))].T.copy()
+    return Examples(rows=rows, starts=starts, lengths=lengths, sources=sources[rows], chunks=numbers, places=places)
 
 
 def _examples(

@@ -63,11 +63,10 @@ def find_turns(filled: Filled, tokens: Tokens, is_control: NDArray[np.bool_]) ->
     inside_token = np.zeros(len(starts), dtype=bool)
     on_bounds = exact[:, 0] & exact[:, 1]
     if not on_bounds.all() and over.any():
-        start_places, end_places, _ = places.reshape(-1, 3).T
-        inside_token = over[:, 0] & _is_own(start_places, starts - 1, tokens, is_control, filled.rooms[:, :2], False)
-        no_limit = np.full(len(ends), total)
-        end_rooms = np.stack([no_limit, filled.rooms[:, 2]], axis=1)
-        takes_blanks = over[:, 1] & _is_own(end_places, ends - 1, tokens, is_control, end_rooms, True)
+        limits = places.reshape(-1, 3)[:, :2].astype(np.int64) + filled.rooms
+        inside_token = over[:, 0] & _is_own(filled, tokens, starts - 1, limits[:, 0])
+        inside_token &= ~is_control[tokens.ids[starts - 1]]
+        takes_blanks = over[:, 1] & (tokens.ends[ends - 1] <= limits[:, 1]) & is_control[tokens.ids[ends - 1]]
         on_bounds = (exact[:, 0] | inside_token) & (exact[:, 1] | takes_blanks)
     return Turns(
         texts=texts,
@@ -80,20 +79,21 @@ def find_turns(filled: Filled, tokens: Tokens, is_control: NDArray[np.bool_]) ->
     )
 
 
-def _is_own(
-    places: NDArray[Any],
-    over: NDArray[np.int64],
-    tokens: Tokens,
-    is_control: NDArray[np.bool_],
-    rooms: NDArray[np.int64],
-    control: bool,
-) -> NDArray[np.bool_]:
-    """Whether these tokens reach no further over places than the template's own text, and are control tokens or not."""
-    before, behind = rooms.T
-    places = places.astype(np.int64)
-    starts, ends = tokens.starts[over].astype(np.int64), tokens.ends[over].astype(np.int64)
-    right_kind = is_control[tokens.ids[over]] == control
-    return right_kind & (places - starts <= before) & (ends - places <= behind)
+def _is_own(filled: Filled, tokens: Tokens, chosen: NDArray[np.int64], limits: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether these tokens hold no text of a slot, and end at `limits` at the latest."""
+    lengths = filled.piece_lengths
+    number = np.arange(len(lengths)) - np.repeat(filled.piece_bounds[:-1], np.diff(filled.piece_bounds))
+    of_slots = np.append(np.where(number % 2, lengths, 0), 0)
+    piece_starts = np.concatenate(([0], np.cumsum(lengths)))
+    before = np.concatenate(([0], np.cumsum(of_slots[:-1])))
+
+    def held(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How much text of slots stands before places."""
+        pieces = np.searchsorted(piece_starts, places, side="right") - 1
+        return before[pieces] + np.minimum(of_slots[pieces], places - piece_starts[pieces])
+
+    starts, ends = tokens.starts[chosen].astype(np.int64), tokens.ends[chosen].astype(np.int64)
+    return (held(starts) == held(ends)) & (ends <= limits)
 
 
 def target_mask(filled: Filled, tokens: Tokens, turns: Turns) -> NDArray[np.bool_]:

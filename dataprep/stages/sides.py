@@ -71,6 +71,8 @@ def choose_sides(
 
 
 def _repeated(examples: Examples, counts: NDArray[np.int64]) -> Side:
+    if (counts == 1).all():
+        return Side(examples=examples, copies=np.zeros(len(counts), dtype=np.int64))
     chosen = np.repeat(np.arange(len(counts)), counts)
     firsts = np.cumsum(counts) - counts
     return Side(examples=examples[chosen], copies=np.arange(len(chosen)) - np.repeat(firsts, counts))

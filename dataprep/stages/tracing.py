@@ -154,7 +154,7 @@ class Tracing:
             turn_trained=[each.trained for each in example.turns],
             turn_prompts=[turn.prompt for turn in turns],
             turn_differences=[each.difference for each in example.turns],
-            turn_rooms=np.array([self._rooms(example.shown, turn) for turn in turns], dtype=np.int64).reshape(-1, 3),
+            turn_rooms=np.array([self._rooms(example.shown, turn) for turn in turns], dtype=np.int64).reshape(-1, 2),
             added_end=example.added,
             notes=(f"{END_ADDED} {example.added}",) if example.added else (),
             num_controls=sum(literal.count(token) for literal in literals for token in self._template.control_tokens),
@@ -163,11 +163,11 @@ class Tracing:
 
     def _rooms(self, shown: Marked, turn: Turn) -> list[int]:
         """See Plan; of a turn with tool calls, which stand in literals, only blanks are surely the template's own."""
-        own = shown.literal_after(turn.start)[: turn.end - turn.start]
+        own = "".join(self._trace.pieces(shown.text[turn.start : turn.end])[0])
         if "tool_calls" in self._messages[turn.message]:
             own = own[: len(own) - len(own.lstrip())]
         length = self._template.length
-        return [length(text) for text in (shown.literal_before(turn.start), own, shown.literal_after(turn.end))]
+        return [length(own), length(shown.literal_after(turn.end))]
 
     def _growth(self, search: ExampleSearch, whole: ShownExample) -> Growth | None:
         """What exact examples would hold beyond the whole one; None where nothing."""
@@ -323,7 +323,7 @@ class Untraced(Tracing):
 
     def _rooms(self, shown: Marked, turn: Turn) -> list[int]:
         """None: what is the template's own can't be told from texts."""
-        return [0, 0, 0]
+        return [0, 0]
 
     def _added_by(self, number: int, text: str) -> str:
         """What a message adds to the rendering of those before it; all of `text` where that isn't so simple."""

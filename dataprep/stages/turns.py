@@ -48,6 +48,7 @@ class Turn:
     added: str = ""  # the control token that must follow the whole rendering, where the template doesn't end the turn
 
 
+_TWO_TURNS = "the template makes two turns of it"
 _PROBE = "what the next message says"
 _OPEN_MARK = re.compile(r"[<\[][^<>\[\]]*$")  # the beginning of a mark such as <think>
 
@@ -87,6 +88,16 @@ class TurnSearch:
 
     def turn(self, number: int) -> Turn:
         """One assistant message's turn. Raises NoTurnError."""
+        try:
+            return self._found_turn(number)
+        except NoTurnError as error:
+            own, later = self._whole.owned(number), self._whole.owned(number + 1)
+            if error.reason != "turn-not-found" or not own or not later or own[-1] < later[0]:
+                raise
+            detail = f"message {number + 1}: the template writes its text behind that of the next message"
+            raise NoTurnError(error.reason, detail) from error
+
+    def _found_turn(self, number: int) -> Turn:
         owned = self._whole.owned(number)
         start, prompt = self._start(number, owned[0] if owned else None)
         last = max(start, owned[-1] + 1) if owned else start
@@ -185,21 +196,22 @@ class TurnSearch:
             return max(starts)
         if has_text and any(self._opens(header, literal) for header in added):
             return len(literal)
-        return max((self._parting(header, literal, has_text) for header in headers), default=0) or None
+        same = has_text and self._whole.text.startswith(texts[0]) if texts else False
+        return max((self._parting(header, literal, has_text, same) for header in headers), default=0) or None
 
-    def _parting(self, header: str, literal: str, has_text: bool) -> int:
+    def _parting(self, header: str, literal: str, has_text: bool, same: bool) -> int:
         """How far into `literal` it is as `header`, whole marks; 0 where that isn't down to a control token.
 
-        Before a text: all of it, where `header` only has more in its middle (`<bot><think></think>`, `<bot></think>`);
-        else both must go on with control tokens, such as those that begin a thought and a text.
+        Before a text: all of it, where `header` only has more in its middle (`<bot><think></think>`, `<bot></think>`),
+        be it without a control token where all before it is the `same`; else both must go on with control tokens, such
+        as those that begin a thought and a text.
         """
         start = len(_OPEN_MARK.sub("", commonprefix([header, literal])))  # noqa: RUF071
-        if not any(token in literal[:start] for token in self._control_tokens):
-            return 0
-        if not has_text:
-            return start
-        if header.endswith(literal[start:]):
+        down = any(token in literal[:start] for token in self._control_tokens)
+        if has_text and (down or same) and header.endswith(literal[start:]):
             return len(literal)
+        if not down or not has_text:
+            return start if down else 0
         return start if self._first_control(literal[start:]) and self._first_control(header[start:]) else 0
 
     def _opens(self, header: str, literal: str) -> bool:
@@ -368,14 +380,17 @@ class TurnSearch:
         """Raise where a turn holds another message's text, or lacks its own; its calls may stand up to `reach`."""
         if self._whole.count(start, end) != len(self._whole.owned(number)):
             raise NoTurnError("turn-not-found", f"message {number + 1}: another message's text stands inside its turn")
+        if not self._shows_calls(number, start, reach):
+            if self._shows_calls(number, self._after_texts_of(number, start), start):
+                raise NoTurnError("turn-not-found", f"message {number + 1}: {_TWO_TURNS}")
+            raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+
+    def _shows_calls(self, number: int, start: int, end: int) -> bool:
         calls = self._messages[number].get("tool_calls", [])
         if isinstance(calls, ValueStandIn):
-            shown = shows_calls(calls, self._trace.pieces(self._whole.text[start:reach])[1])
-        else:
-            names = Counter(call["function"]["name"] for call in calls)
-            shown = all(self._whole.text.count(name, start, reach) >= times for name, times in names.items())
-        if not shown:
-            raise NoTurnError("message-dropped", f"message {number + 1}: the template leaves out its tool calls")
+            return shows_calls(calls, self._trace.pieces(self._whole.text[start:end])[1])
+        names = Counter(call["function"]["name"] for call in calls)
+        return all(self._whole.text.count(name, start, end) >= times for name, times in names.items())
 
     def _refuse_two_turns(self, start: int, end: int, number: int) -> None:
         """Raise where a message is written as two turns: the end token, and the header again behind it."""
@@ -385,4 +400,4 @@ class TurnSearch:
             bare = part.lstrip()
             shared = next((n for n in range(len(bare), 0, -1) if before.endswith(bare[:n])), 0)
             if any(token in bare[:shared] for token in self._control_tokens):
-                raise NoTurnError("turn-not-found", f"message {number + 1}: the template makes two turns of it")
+                raise NoTurnError("turn-not-found", f"message {number + 1}: {_TWO_TURNS}")

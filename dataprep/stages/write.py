@@ -1,6 +1,7 @@
 """Write: packed examples out of the cached chunks into Arrow shards, in the order that packing gave."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from schemas.shard import SHARD
 PACKS_PER_BATCH = 256
 TOKENS_PER_SHARD = 16 << 20
 SHARDS_AT_ONCE = 6  # half a gigabyte of ids and masks: 100 million tokens in one pass over the chunks
+_WRITE_THREADS = 2
 
 
 def write_shards(
@@ -39,21 +41,32 @@ def write_shards(
     names = [f"{stem}-{number:05d}-{suffix}.arrow" for number in range(len(firsts))]
     records = dict(there)
     missing = [number for number, name in enumerate(names) if name not in there]
-    for at in range(0, len(missing), SHARDS_AT_ONCE):
-        group = missing[at : at + SHARDS_AT_ONCE]
-        bounds = [packing.pack_bounds[firsts[n] : firsts[n] + packs_per_shard + 1] for n in group]
-        chosen = examples[np.concatenate([packing.order[own[0] : own[-1]] for own in bounds])]
-        ids, mask = fetch_tokens(chosen, files)
+    groups = [missing[at : at + SHARDS_AT_ONCE] for at in range(0, len(missing), SHARDS_AT_ONCE)]
+    bounds_of = {
+        number: packing.pack_bounds[firsts[number] : firsts[number] + packs_per_shard + 1] for number in missing
+    }
+    tokens_of = _tokens_of(examples, packing, bounds_of)
+    most = max((sum(tokens_of[number] for number in group) for group in groups), default=0)
+    ids, mask = np.empty(most, dtype=np.int32), np.empty(most, dtype=bool)  # for all groups: to touch memory is slow
+    for group in groups:
+        chosen = examples[np.concatenate([packing.order[bounds_of[n][0] : bounds_of[n][-1]] for n in group])]
+        fetch_tokens(chosen, files, ids, mask)
+        work: list[tuple[Path, Examples, NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]] = []
         first = token = 0
-        for number, own in zip(group, bounds, strict=True):
-            path = folder / names[number]
+        for number in group:
+            own, stop = bounds_of[number], token + tokens_of[number]
             of_shard = chosen[first : first + own[-1] - own[0]]
-            stop = token + int(of_shard.lengths.sum())
-            targets = _write_shard(path, of_shard, own - own[0], ids[token:stop], mask[token:stop])
-            records[path.name] = _record(path, of_shard, len(own) - 1, targets)
+            work.append((folder / names[number], of_shard, own - own[0], ids[token:stop], mask[token:stop]))
             first, token = first + len(of_shard.rows), stop
-        del ids, mask  # before the next ones are made
+        with ThreadPoolExecutor(_WRITE_THREADS) as pool:  # while one waits for the disk, another hashes
+            records |= {record.file: record for record in pool.map(_write_shard, *zip(*work, strict=True))}
     return [records[name] for name in names]
+
+
+def _tokens_of(examples: Examples, packing: Packing, bounds_of: Mapping[int, NDArray[np.int64]]) -> dict[int, int]:
+    """Tokens of each shard."""
+    ends = np.concatenate(([0], np.cumsum(examples.lengths[packing.order])))
+    return {number: int(ends[own[-1]] - ends[own[0]]) for number, own in bounds_of.items()}
 
 
 def _record(path: Path, examples: Examples, packs: int, targets: int) -> ShardRecord:
@@ -70,8 +83,8 @@ def _record(path: Path, examples: Examples, packs: int, targets: int) -> ShardRe
 
 def _write_shard(
     path: Path, examples: Examples, bounds: NDArray[np.int64], ids: NDArray[np.int32], mask: NDArray[np.bool_]
-) -> int:
-    """Write one shard; returns its number of targets."""
+) -> ShardRecord:
+    """Write one shard."""
     targets = start = 0
     with written_whole(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SHARD) as out:
         for first in range(0, len(bounds) - 1, PACKS_PER_BATCH):
@@ -82,7 +95,7 @@ def _write_shard(
             targets += int(to_numpy(batch.column("num_targets")).sum())
             out.write_batch(batch)
             start = stop
-    return targets
+    return _record(path, examples, len(bounds) - 1, targets)
 
 
 def _batch(

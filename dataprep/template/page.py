@@ -33,7 +33,7 @@ For each cell the build's own example of a short conversation was held against t
 |---|---|
 | ✓ | proven |
 | ✓* | proven, with a difference that is named below |
-| left out | the template doesn't render the tool calls, or a text: such rows are turned away, with this reason |
+| left out | the template itself leaves out or moves a text or tool calls: such rows are turned away with a reason |
 | away | such rows can't be proven: they are turned away with a reason, never trained on with a guessed mask |
 | – | unsupported: the template itself refuses such a conversation |
 | **wrong** | a check failed |

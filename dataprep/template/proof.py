@@ -19,7 +19,7 @@ from dataprep.template.subject import OFFICIAL_ERRORS, Subject
 
 PROVEN = "proven"
 TURNED_AWAY = "turned away"  # by the build, with a reason of its ledger
-LEFT_OUT = "left out"  # turned away, too: the template doesn't render a text or a call of the conversation
+LEFT_OUT = "left out"  # turned away, too: the template doesn't render a text or a call, or moves it behind the next
 UNSUPPORTED = "unsupported"  # the template itself refuses
 WRONG = "wrong"  # a check failed
 FAILED = "failed"  # it could not be tried: a time-out, or an error of the build
@@ -64,7 +64,8 @@ def prove(subject: Subject, probe: Probe) -> Outcome:
     try:
         example = subject.example(probe)
         if example["reason"] is not None:
-            kind = LEFT_OUT if example["reason"] == "message-dropped" and _leaves_out(subject, probe) else TURNED_AWAY
+            of_template = example["reason"] in ("message-dropped", "turn-not-found") and _leaves_out(subject, probe)
+            kind = LEFT_OUT if of_template else TURNED_AWAY
             return Outcome(kind=kind, detail=f"{example['reason']}: {example['detail'][:_WORDS]}")
         return _Proof(subject, probe, ids, example).outcome()
     except Exception as error:  # an error of ours must not hide what other probes show
@@ -72,13 +73,14 @@ def prove(subject: Subject, probe: Probe) -> Outcome:
 
 
 def _leaves_out(subject: Subject, probe: Probe) -> bool:
-    """Whether the official rendering lacks a message's text, or the texts in a tool call."""
-    whole = subject.official_text(probe.messages(), probe.tools())
+    """Whether the official rendering lacks a text of a message or a tool call, or has it behind a later message's."""
+    whole, reached = subject.official_text(probe.messages(), probe.tools()), 0
     for message in probe.messages():
         calls = [call["function"]["arguments"].values() for call in message.get("tool_calls", ())]
         texts = [message["content"].strip(), *(each for values in calls for each in values if isinstance(each, str))]
-        if any(text not in whole for text in texts):
+        if any(text not in whole[reached:] for text in texts):
             return True
+        reached = max(reached, whole.find(texts[0], reached))
     return False
 
 

@@ -3,16 +3,18 @@
 What a recipe leaves out is counted and not listed one by one: that was asked for, and may be most of a corpus.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
 from dataprep.core.arrays import to_numpy
-from dataprep.core.columns import read_rows
+from dataprep.core.columns import row_groups
 from dataprep.stages.select import TOO_LONG, Selection
 from dataprep.stages.sides import EQUAL, Side, Sides
 from dataprep.stages.tokenize import FIXES
@@ -70,8 +72,7 @@ class RowCounts:
         """Pass chunks on, counting what is in them."""
         for batch in corpus:
             for name, counter in self._names.items():
-                names, numbers = batch.column(name).keys, batch.column(name).items
-                for key, number in zip(names.to_pylist(), numbers.to_pylist(), strict=True):
+                for key, number in _sums(batch.column(name)):
                     counter[key] += number
             for name in ("trained_turns", "remaining_turns", "exact_tokens"):
                 self._sums[name] += int(to_numpy(batch.column(name)).sum(dtype=np.int64))
@@ -95,6 +96,15 @@ class RowCounts:
         )
 
 
+def _sums(maps: pa.MapArray) -> list[tuple[str, int]]:
+    """Each key of maps with the sum of its numbers."""
+    if not len(maps.keys):
+        return []
+    keys = maps.keys.dictionary_encode()
+    sums = np.bincount(to_numpy(keys.indices), weights=to_numpy(maps.items))
+    return list(zip(keys.dictionary.to_pylist(), sums.astype(np.int64).tolist(), strict=True))
+
+
 def count_by_source(side: Side, names: Sequence[str]) -> dict[str, SourceCounts]:
     """What each source gives to a split; those that give nothing aren't in it."""
     sources = side.examples.sources
@@ -115,13 +125,23 @@ def write_quarantine(
     """Write a line for each conversation that was turned away here, in the order of rows."""
     equal = dict.fromkeys(sides.left_out.get(EQUAL, np.empty(0)).tolist(), (EQUAL, _EQUAL_DETAIL))
     turned_away = selection.turned_away | equal
-    rows = sorted(turned_away)
     lines = []
-    if rows:
-        table = read_rows(conversations, source, 0, source.kept, ["id", "origin"])
-        for row, record in zip(rows, table.take(pa.array(rows)).to_pylist(), strict=True):
-            reason, detail = turned_away[row]
-            line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": _FIXES[reason]}
-            lines.append(orjson.dumps(line).decode() + "\n")
+    for row, record in _records(conversations, source, sorted(turned_away)):
+        reason, detail = turned_away[row]
+        line = {**record["origin"], "id": record["id"], "reason": reason, "detail": detail, "fix": _FIXES[reason]}
+        lines.append(orjson.dumps(line).decode() + "\n")
     write_text_whole(path, "".join(lines))
     return Artefact(file=path.name, rows=len(lines), bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def _records(
+    conversations: Path, source: ConversationsManifest, rows: list[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Ids and origins of rows, which are sorted; a row group at a time."""
+
+    def are_in(low: int, high: int) -> bool:
+        return bisect_left(rows, low) < bisect_left(rows, high)
+
+    for first, table in row_groups(conversations, source, ["id", "origin"], are_in):
+        own = rows[bisect_left(rows, first) : bisect_left(rows, first + len(table))]
+        yield from zip(own, table.take(pa.array([row - first for row in own])).to_pylist(), strict=True)

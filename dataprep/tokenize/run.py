@@ -4,38 +4,43 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataprep.core.chunk_files import open_chunk, sound_files
-from dataprep.core.chunks import find_chunks
+from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.columns import canonical_json
 from dataprep.core.lock import locked
 from dataprep.core.ray_tasks import require_ray
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
-from dataprep.stages.pack import mixed, pack_examples
+from dataprep.stages.pack import Packing, mixed, pack_examples
 from dataprep.stages.select import select_spans
-from dataprep.stages.sides import Sides, choose_sides
+from dataprep.stages.sides import Side, Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
-from dataprep.tokenize.fill import TokenWork, fill_cache
+from dataprep.tokenize.fill import Filled, TokenWork, fill_cache
 from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
-from dataprep.tokenize.shards_folder import copy_tokenizer, find_same, remove_stale
+from dataprep.tokenize.shards_folder import copy_name, copy_tokenizer, find_same, remove_stale
 from dataprep.tokenize.targets import keyed_chunks
 from dataprep.tokenize.token_cache import all_whole, tokens_fingerprint, write_examples_manifest
+from dataprep.tokenize.unchanged import find_alike, none_written, note_checked
 from schemas.errors import CacheError, InputError
 from schemas.files import remove_leftovers, sha256_file
 from schemas.manifest import (
     SHARDS_FORMAT,
     SHARDS_VERSION,
+    Artefact,
     ConversationsManifest,
+    Ledger,
     PackOptions,
     ShardRecord,
     ShardsManifest,
+    SourceCounts,
     SourceMix,
     TargetRules,
     TokenizerRecord,
@@ -74,81 +79,143 @@ def tokenize_corpus(
     """
     if engine == "ray":
         require_ray()
-    read_conversations_manifest(cache / "conversations")  # before the lock makes a file
-    with locked(cache):
-        return _tokenize(cache, model, options, workers, recipe, token_options or TokenOptions(), engine)
-
-
-def _tokenize(
-    cache: Path,
-    model: str,
-    options: PackOptions,
-    workers: int | None,
-    recipe: Recipe | None,
-    token_options: TokenOptions,
-    engine: str,
-) -> Built:
     folder = cache / "conversations"
-    source = read_conversations_manifest(folder)
-    corpus = read_corpus(folder, source)
-    _require_sources(options.val_sources, corpus.names, source)
-    mixture = _mixture(recipe, corpus.names, source)
-    targets = ruled_targets(recipe, corpus.names, source, token_options)
-    tokenizer = load_tokenizer(model, cache)
-    token_options = settled_options(token_options, tokenizer, date.today())
-    tokens = tokens_fingerprint(tokenizer, token_options)
-    fingerprint = _fingerprint(corpus, tokens, options, mixture, targets)
-    conversations_sha256 = sha256_file(folder / "manifest.json")
-    shards = cache / "shards"
-    there = find_same(shards, fingerprint)
-    made_of = there.whole and (there.whole.model, there.whole.conversations_sha256)
-    examples = cache / "tokens" / tokens[:16]
-    if there.whole is not None and made_of == (model, conversations_sha256) and all_whole(examples):
-        return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
+    read_conversations_manifest(folder)  # before the lock makes a file
+    with locked(cache):
+        asked = _Asked(
+            cache=cache,
+            model=model,
+            options=options,
+            recipe=recipe,
+            token_options=token_options or TokenOptions(),
+            source=read_conversations_manifest(folder),
+            conversations_sha256=sha256_file(folder / "manifest.json"),
+        )
+        return _tokenize(asked, workers, engine)
 
-    chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
-    write_examples_manifest(examples, model, tokenizer, token_options)
-    found = sound_files(examples, chunks)
-    missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
-    remove_leftovers(examples)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a run is asked for, and what it starts from."""
+
+    cache: Path
+    model: str
+    options: PackOptions
+    recipe: Recipe | None
+    token_options: TokenOptions  # not settled yet
+    source: ConversationsManifest
+    conversations_sha256: str
+
+
+def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
+    shards = asked.cache / "shards"
+    same = find_alike(shards, partial(_is_alike, asked))
+    if same is not None and none_written(asked.cache, asked.source, same):
+        return Built(manifest=same, folder=shards, tokenized=0, up_to_date=True)
+    corpus = read_corpus(asked.cache / "conversations", asked.source)
+    _require_sources(asked.options.val_sources, corpus.names, asked.source)
+    mixture = _mixture(asked.recipe, corpus.names, asked.source)
+    targets = ruled_targets(asked.recipe, corpus.names, asked.source, asked.token_options)
+    tokenizer = load_tokenizer(asked.model, asked.cache)
+    token_options = settled_options(asked.token_options, tokenizer, date.today())
+    tokens = tokens_fingerprint(tokenizer, token_options)
+    fingerprint = _fingerprint(corpus, tokens, asked.options, mixture, targets)
+    there = find_same(shards, fingerprint)
+    examples = asked.cache / "tokens" / tokens[:16]
+    if same is not None and there.whole and all_whole(examples):
+        note_checked(shards)
+        return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
+    write_examples_manifest(examples, asked.model, tokenizer, token_options)
     work = TokenWork(
-        conversations=folder,
-        manifest=source,
+        conversations=asked.cache / "conversations",
+        manifest=asked.source,
         tokenizer=tokenizer,
         options=token_options,
         targets=targets,
         folder=examples,
     )
-    filled = fill_cache(work, missing, workers, engine)
-    files = _with_made(found, sound_files(examples, missing), examples)
-    counts = RowCounts()
-    selection = select_spans(counts.watch(map(open_chunk, files)), chunks, corpus.sources, options)
-    sides = choose_sides(selection.examples, corpus.keys, corpus.names, options, mixture)
-    listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
-    quarantine = write_quarantine(listing, folder, source, selection, sides)
-    _require_examples(cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, files, options, fingerprint, there.shards)
+    chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
+    filled, files = _filled(work, chunks, workers, engine)
+    packed = _pack(asked, corpus.without_ids(), mixture, chunks, files, fingerprint, there.shards)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
-        model=model,
+        model=asked.model,
         tokenizer=_tokenizer_record(tokenizer, *copy_tokenizer(tokenizer, shards)),
         token_options=token_options,
-        options=options,
+        options=asked.options,
         mixture=mixture,
-        conversations_sha256=conversations_sha256,
+        conversations_sha256=asked.conversations_sha256,
         fingerprint=fingerprint,
         tokens_fingerprint=tokens,
         sources=corpus.names,
-        ledger=close_ledger(source, selection, sides, splits, counts),
-        splits=splits,
-        by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
-        quarantine=quarantine,
+        ledger=packed.ledger,
+        splits=packed.splits,
+        by_source=packed.by_source,
+        quarantine=packed.quarantine,
         targets=targets,
     )
     write_manifest(shards / "manifest.json", manifest)
     remove_stale(shards, manifest)
     return Built(manifest=manifest, folder=shards, tokenized=filled.tokenized, up_to_date=False, cluster=filled.cluster)
+
+
+def _is_alike(asked: _Asked, there: ShardsManifest) -> bool:
+    """Whether these shards are of the same conversations, model and options."""
+    given = asked.model, asked.conversations_sha256, asked.options
+    if (there.model, there.conversations_sha256, there.options) != given:
+        return False
+    mixture = _mixture(asked.recipe, there.sources, asked.source)
+    targets = ruled_targets(asked.recipe, there.sources, asked.source, asked.token_options)
+    if (there.mixture, there.targets) != (mixture, targets):
+        return False
+    tokenizer = load_tokenizer(asked.model, asked.cache)
+    tokens = tokens_fingerprint(tokenizer, settled_options(asked.token_options, tokenizer, date.today()))
+    return (there.tokens_fingerprint, there.tokenizer.folder) == (tokens, copy_name(tokenizer))
+
+
+def _filled(work: TokenWork, chunks: list[Chunk], workers: int | None, engine: str) -> tuple[Filled, list[Path]]:
+    """Make the chunks that aren't there, or aren't whole; returns the files of all."""
+    found = sound_files(work.folder, chunks)
+    missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
+    remove_leftovers(work.folder)
+    filled = fill_cache(work, missing, workers, engine)
+    return filled, _with_made(found, sound_files(work.folder, missing), work.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packed:
+    """What the manifest tells of shards that were written."""
+
+    splits: dict[str, list[ShardRecord]]
+    ledger: Ledger
+    by_source: dict[str, dict[str, SourceCounts]]
+    quarantine: Artefact
+
+
+def _pack(
+    asked: _Asked,
+    corpus: Corpus,
+    mixture: dict[str, SourceMix],
+    chunks: list[Chunk],
+    files: Sequence[Path],
+    fingerprint: str,
+    there: Mapping[str, ShardRecord],
+) -> _Packed:
+    """Write the shards, but for those that are there, and the quarantine file."""
+    source, shards, counts = asked.source, asked.cache / "shards", RowCounts()
+    selection = select_spans(counts.watch(map(open_chunk, files)), chunks, corpus.sources, asked.options)
+    sides = choose_sides(selection.examples, corpus.keys, corpus.names, asked.options, mixture)
+    listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
+    quarantine = write_quarantine(listing, asked.cache / "conversations", source, selection, sides)
+    _require_examples(asked.cache, sides, listing)
+    splits = _write_splits(shards, sides, corpus.keys, files, asked.options, fingerprint, there)
+    return _Packed(
+        splits=splits,
+        ledger=close_ledger(source, selection, sides, splits, counts),
+        by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
+        quarantine=quarantine,
+    )
 
 
 def ruled_targets(
@@ -231,12 +298,16 @@ def _write_splits(
     """Pack each side and write its shards, but for those that are there."""
     splits = {}
     for name, side in sides.splits.items():
-        examples = side.examples
-        shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
-        lengths, copies = examples.lengths, side.copies
-        packing = pack_examples(lengths, shuffle_keys, copies, options.seq_len, options.seed, options.pack)
-        splits[name] = write_shards(shards, name, fingerprint[:8], examples, packing, options.seq_len, files, there)
+        packing, seq_len = _packing(side, keys, options), options.seq_len
+        splits[name] = write_shards(shards, name, fingerprint[:8], side.examples, packing, seq_len, files, there)
     return splits
+
+
+def _packing(side: Side, keys: NDArray[np.uint64], options: PackOptions) -> Packing:
+    examples = side.examples
+    shuffle_keys = mixed(keys[examples.rows] + examples.starts.astype(np.uint64), options.seed)
+    lengths = examples.lengths.astype(np.int64)
+    return pack_examples(lengths, shuffle_keys, side.copies, options.seq_len, options.seed, options.pack)
 
 
 def _tokenizer_record(tokenizer: ModelTokenizer, folder: str, files: dict[str, str]) -> TokenizerRecord:

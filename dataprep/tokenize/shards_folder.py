@@ -43,12 +43,17 @@ def named_files(manifest: ShardsManifest) -> dict[str, str]:
     return files | {f"{tokenizer.folder}/{name}": digest for name, digest in tokenizer.files.items()}
 
 
+def copy_name(tokenizer: ModelTokenizer) -> str:
+    """The folder beside the shards for the tokenizer's files."""
+    return f"tokenizer-{Path(tokenizer.folder).parent.name[:8]}"
+
+
 def copy_tokenizer(tokenizer: ModelTokenizer, shards: Path) -> tuple[str, dict[str, str]]:
     """Put the tokenizer's files beside the shards, so that trainers need nothing else.
 
     Returns the folder's name, and the files in it with their SHA-256.
     """
-    folder = shards / f"tokenizer-{Path(tokenizer.folder).parent.name[:8]}"
+    folder = shards / copy_name(tokenizer)
     files = {path.name: sha256_file(path) for path in sorted(Path(tokenizer.folder).iterdir())}
     for name in damaged_files(folder, files):
         with written_whole(folder / name) as temporary:

@@ -84,7 +84,7 @@ def _check_file(report: Report, path: Path, sha256: str, command: str) -> bool:
     if not path.is_file():
         report.problems.append(f"{path}: missing; run `{command}` again")
     elif sha256_file(path) != sha256:
-        report.problems.append(f"{path}: its checksum differs from the manifest's; run `{command}` again")
+        report.problems.append(f"{path}: its checksum differs from the manifest's; remove it and run `{command}` again")
     else:
         return True
     return False

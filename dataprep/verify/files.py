@@ -15,11 +15,13 @@ def file_problems(cache: Path, manifest: ShardsManifest) -> list[str]:
     """Check the tokenizer beside the shards, the chunks they were made of that are there, and bundles."""
     tokenizer = cache / "shards" / manifest.tokenizer.folder
     problems = [
-        f"{tokenizer / name}: missing, or its checksum differs from the manifest's; {_AGAIN}"
+        f"{tokenizer / name}: missing, or its checksum differs from the manifest's; remove it and {_AGAIN}"
         for name in damaged_files(tokenizer, manifest.tokenizer.files)
     ]
     tokens = cache / "tokens" / manifest.tokens_fingerprint[:16]
-    problems += [f"{path}: its checksum is not that of its name; {_AGAIN}" for path in damaged_chunks(tokens)]
+    problems += [
+        f"{path}: its checksum is not that of its name; remove it and {_AGAIN}" for path in damaged_chunks(tokens)
+    ]
     if tokens.is_dir():
         try:
             read_examples_manifest(tokens)

@@ -193,12 +193,17 @@ class _Shown:
         first, last = self._bounds.T
         return next(iter(self._bounds[(first < place) & (place < last)].tolist()), [])
 
+    def _holds_text(self, token: list[int]) -> bool:
+        """Whether text of a message stands in a token."""
+        return any(low < token[1] and token[0] < high for low, high in zip(*self._said, strict=True) if low < high)
+
     def inside_tokens(self) -> Iterator[bool]:
         """Of each trained turn that differs in nothing else, whether inference's prompt ends inside a token."""
         turns = zip(self._spans, self._plan.turn_trained, self._plan.turn_differences, strict=True)
         for (start, _), trained, difference in turns:
             if trained and difference is None:
-                yield bool(self._over(start))
+                over = self._over(start)
+                yield bool(over) and not self._holds_text(over)
 
     def unshown(self) -> Iterator[str]:
         """What is wrong with the trained turns, message by message."""
@@ -211,7 +216,7 @@ class _Shown:
         message, difference = self._plan.turn_messages[number], self._plan.turn_differences[number]
         start, end = self._spans[number]
         for token in filter(None, (self._over(start), self._over(end))):
-            if any(low < token[1] and token[0] < high for low, high in zip(*self._said, strict=True) if low < high):
+            if self._holds_text(token):
                 return f"a token reaches over its bounds, and holds text of a message: {self._text[slice(*token)]!r}"
         targets = self._inside((start, end))
         begun = self._over(start)
