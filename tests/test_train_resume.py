@@ -111,6 +111,7 @@ def test_a_run_that_was_killed_while_saving_goes_on_bit_for_bit(home: Path, alon
     assert summary["first_loss"] == alone[1]["loss"]
 
 
+@pytest.mark.long
 def test_one_rank_becomes_two(home: Path, alone: list[dict[str, Any]]) -> None:
     said = finish(start(home, "moved", "--procs", "2"))
     assert "written by 1 rank" in said
@@ -118,6 +119,7 @@ def test_one_rank_becomes_two(home: Path, alone: list[dict[str, Any]]) -> None:
     assert not list((home / "moved" / "checkpoints").glob(".*"))
 
 
+@pytest.mark.long
 def test_two_ranks_at_stage_3_stop_for_a_signal_and_go_on_as_two_or_one(home: Path) -> None:
     finish(start(home, "pair", "--zero", "3", "--procs", "2"))
     pair = measures(home / "pair")

@@ -1,11 +1,12 @@
 """What a run is told: flags, then the DeepSpeed file, then defaults; settled once into a frozen RunConfig."""
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainError
+from train.method import Method
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -25,6 +26,8 @@ DEFAULTS: dict[str, Any] = {
     "adam_betas": (0.9, 0.95),
     "adam_eps": 1e-8,
 }
+
+ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models do (Schulman et al. 2025)
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
 FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
@@ -52,7 +55,7 @@ class RunConfig:
     batch_packs: int  # of an optimizer step, on all ranks
     micro_packs: int  # of a micro-batch, on one rank
     free: tuple[str, ...]  # settings that the planner chooses, once model and GPU are known
-    schedule: str  # cosine | linear | constant
+    schedule: str  # cosine | linear | wsd | constant
     warmup_ratio: float
     warmup_steps: int | None
     weight_decay: float
@@ -68,6 +71,7 @@ class RunConfig:
     seed: int
     adam_betas: tuple[float, float]
     adam_eps: float
+    method: Method = field(default_factory=Method)
 
     @property
     def num_micro_steps(self) -> int:
@@ -84,7 +88,8 @@ def settle(
 ) -> RunConfig:
     """Settle every value of a run. Raises TrainError for a value out of range or a flag that contradicts the file."""
     given = _given(flags, file)
-    values = DEFAULTS | given
+    method = Method.of(given)
+    values = DEFAULTS | ({} if method.lora is None else {"learning_rate": ADAPTER_LEARNING_RATE}) | given
     precision = values["precision"]
     if precision == "auto":
         precision = "bf16" if has_bf16_gpu else "fp32"
@@ -115,6 +120,7 @@ def settle(
         seed=values["seed"],
         adam_betas=tuple(values["adam_betas"]),
         adam_eps=values["adam_eps"],
+        method=method,
     )
     _check(config)
     return config

@@ -69,7 +69,7 @@ def train_steps(
             if coming is not None:
                 ahead.ask(coming)
             torch.manual_seed(step_seed(config.seed, index, ranks.rank))
-            pending.append(_take_step(engine, ahead, step, learning_rate(config, index, num_steps), ranks))
+            pending.append(_take_step(engine, ahead, step, num_steps, config, ranks))
             if is_due(index + 1) or len(pending) == every or index + 1 == num_steps:
                 records = _read(pending, ranks, gauges, ahead, started)
                 on_records(records)
@@ -113,13 +113,14 @@ def _listed(packs: Sequence[int], most: int = 16) -> str:
     return shown if len(packs) <= most else f"{shown} and {len(packs) - most} more"
 
 
-def _take_step(engine: Any, ahead: Ahead, step: Step, rate: float, ranks: Ranks) -> _Pending:
+def _take_step(engine: Any, ahead: Ahead, step: Step, num_steps: int, config: RunConfig, ranks: Ranks) -> _Pending:
+    rate = learning_rate(config, step.index, num_steps)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     share = ranks.num_ranks / max(1, step.num_targets)
     loss_sum = torch.zeros((), dtype=torch.float32, device=ranks.device)
     for _ in step.micro_batches:
-        loss = summed_loss(engine, ahead.take())
+        loss = summed_loss(engine, ahead.take(), config.method.label_smoothing)
         engine.backward(loss * share, scale_wrt_gas=False)
         engine.step()
         loss_sum += loss.detach()

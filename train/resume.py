@@ -19,7 +19,8 @@ from train.config import RunConfig, flag_name
 from train.launch import Ranks
 from train.load import Shards
 
-MADE = "model", "best", "checkpoints", "tensorboard", "metrics.jsonl", "summary.json", "summary.html"
+RESULTS = "model", "adapter"
+MADE = *RESULTS, "best", "checkpoints", "tensorboard", "metrics.jsonl", "summary.json", "summary.html"
 LAUNCHER_KEYS = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 
 
@@ -43,11 +44,12 @@ def look_into(out: Path, config: RunConfig, shards: Shards, *, fresh: bool) -> F
     if fresh:
         return NOTHING
     checkpoint, complaints = newest_checkpoint(out)
-    finished = all((out / name).exists() for name in ("model", "summary.json", "summary.html"))
+    results = [out / name for name in RESULTS if (out / name).exists()]
+    finished = bool(results) and all((out / name).exists() for name in ("summary.json", "summary.html"))
     if checkpoint is None:
-        if (out / "model").exists():
+        if results:
             raise TrainError(
-                f"{out / 'model'}: an earlier run left this; choose another --out, or start anew with --fresh"
+                f"{results[0]}: an earlier run left this; choose another --out, or start anew with --fresh"
             )
         return Found(checkpoint=None, finished=False, complaints=complaints)
     _check_options(out, checkpoint, run_options(config, shards))

@@ -15,14 +15,13 @@ from train.batch import Plan
 from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig
 from train.engine import Engine, build_engine
-from train.export import export_model
 from train.gauges import Gauges
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog
 from train.loop import train_steps
-from train.model import ModelShape, read_shape
+from train.model import ModelShape, shape_as_trained
 from train.planner import Forecast, choose, step_work
 from train.requests import Requests
 from train.resume import needs_conversion, state_for
@@ -44,7 +43,7 @@ def train_session(
     `content` is the user's DeepSpeed file; from `checkpoint` on an earlier run is continued. Raises TrainError when
     memory runs out or the loss is no longer a number, Stopped when a signal ended it.
     """
-    shape = read_shape(files)
+    shape = shape_as_trained(files, config.method)
     gauges, forecast = Gauges.of(shape, ranks), None
     if gauges.gpu is not None:
         forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
@@ -72,7 +71,7 @@ def train_session(
         watch = Watch(
             config=config,
             shards=shards,
-            shape=shape,
+            files=files,
             engine=engine,
             ranks=ranks,
             out=out,
@@ -134,20 +133,28 @@ def _finish(watch: Watch) -> None:
     """Leave the model and the report."""
     out, log, shards = watch.out, watch.log, watch.shards
     seconds = watch.seconds + time.perf_counter() - watch.started
-    if watch.ranks.is_first and (out / "model").exists():  # of a run that was killed before its report was written
-        shutil.rmtree(out / "model")
-    export_model(watch.engine.deepspeed, out / "model", shards.tokenizer, watch.shape.dtype, watch.ranks)
-    if log is not None:
+    config, made = watch.config, [out / "model", out / "adapter"]
+    if watch.ranks.is_first:
+        for folder in made:  # of a run that was killed before its report was written
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = made[config.method.lora is not None]
+    proof = watch.export(folder)
+    if config.method.lora is not None and config.method.lora.merge:
+        folder, proof = out / "model", watch.merge(out / "adapter", out / "model")
+    if log is not None and proof is not None:
         lines = []
         if log.steps and (last := log.steps[-1].step) < watch.num_steps:
             waited = f"--patience {watch.config.patience}"
             lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
-        lines.append(f"model      {out / 'model'}")
+        lines.append(f"model      {folder}")
+        lines.append(f"checked    {proof.line()}")
         if (best := watch.best()) is not None:
             lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
         else:
             shutil.rmtree(out / "best", ignore_errors=True)
-        summary = RunSummary.of(watch.config, shards, log, num_parameters=watch.engine.num_parameters, seconds=seconds)
+        summary = RunSummary.of(
+            config, shards, log, num_parameters=watch.engine.num_parameters, seconds=seconds, export=proof
+        )
         write_summary(out, summary, log)
         print(summary.line(), *lines, f"report     {out / 'summary.html'}", sep="\n", flush=True)
 
@@ -170,8 +177,10 @@ def _opening_lines(
     precision = f"{config.precision}, ZeRO-{config.zero}"
     if config.offload_optimizer:
         precision += ", optimizer in CPU memory"
+    trained = config.method.line(engine.num_trained, engine.num_parameters, engine.adapted)
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
+        *([f"trained    {trained}"] if engine.num_trained != engine.num_parameters else []),
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",

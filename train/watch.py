@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from schemas.files import write_text_whole
@@ -13,11 +13,12 @@ from train.checkpoint import Checkpoint, fingerprint, run_options, save_checkpoi
 from train.config import RunConfig
 from train.engine import Engine
 from train.evaluate import held_out_loss
-from train.export import export_model
+from train.export import export_adapter, export_files, export_model
+from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog, StepRecord
-from train.model import ModelShape
+from train.proof import ExportProof
 from train.requests import NOTHING, Requests, Stopped
 
 EVALUATION = "evaluation.json"  # in the folder of the best model
@@ -29,7 +30,7 @@ class Watch:
 
     config: RunConfig
     shards: Shards
-    shape: ModelShape
+    files: ModelFiles
     engine: Engine
     ranks: Ranks
     out: Path
@@ -105,6 +106,16 @@ class Watch:
         save_checkpoint(self.engine.deepspeed, self.out, checkpoint, self.ranks, self.config.keep)
         self.saved = done
 
+    def export(self, folder: Path) -> ExportProof | None:
+        """Write what was trained so far, a model or an adapter; every rank calls this, rank 0 gets what was seen."""
+        write = export_model if self.config.method.lora is None else export_adapter
+        return write(self.engine.deepspeed, folder, self.files, self.shards, self.ranks)
+
+    def merge(self, adapter: Path, folder: Path) -> ExportProof | None:
+        """Write the model that the adapter makes of its base; rank 0 does it, on the CPU."""
+        files = replace(self.files, adapter=adapter)
+        return export_files(files, folder, self.shards) if self.ranks.is_first else None
+
     def best(self) -> Path | None:
         """The folder of the best model, where that is not the last."""
         folders = sorted((self.out / "best").glob("step-*"), key=lambda path: _loss(path))
@@ -123,7 +134,7 @@ class Watch:
         if self.ranks.is_first:
             folder.parent.mkdir(exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
-        export_model(self.engine.deepspeed, temporary, self.shards.tokenizer, self.shape.dtype, self.ranks)
+        self.export(temporary)
         if self.ranks.is_first:
             write_text_whole(temporary / EVALUATION, json.dumps({"step": step, "eval_loss": loss}) + "\n")
             shutil.rmtree(folder, ignore_errors=True)
