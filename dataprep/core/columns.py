@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_arrow, to_numpy
+from dataprep.core.contents import Contents
 from schemas.conversation import chat_messages, chat_tools
 from schemas.manifest import ConversationsManifest
 
@@ -22,12 +23,17 @@ class Columns:
     """M messages of C conversations."""
 
     offsets: NDArray[np.int64]  # (C + 1,): messages of conversation c are [offsets[c], offsets[c + 1])
-    roles: list[str]  # (M,)
-    contents: list[str]  # (M,)
-    content_array: pa.StringArray  # (M,): the same
+    role_names: list[str]  # each once
+    role_numbers: NDArray[np.int32]  # (M,): places in role_names
+    contents: Contents  # (M,)
     trains: list[bool | None] | None  # (M,); None where nothing is set
     rich: NDArray[np.bool_]  # (C,): holds more than roles and contents
     records: dict[int, dict[str, Any]]  # those conversations as records
+
+    def roles(self, row: int) -> tuple[str, ...]:
+        """The roles of a conversation's messages."""
+        numbers = self.role_numbers[self.offsets[row] : self.offsets[row + 1]]
+        return tuple(self.role_names[number] for number in numbers.tolist())
 
 
 def read_columns(table: pa.Table) -> Columns:
@@ -46,11 +52,12 @@ def read_columns(table: pa.Table) -> Columns:
     if table.column("tools").null_count < len(table):
         rich |= to_numpy(pc.is_valid(table.column("tools")).combine_chunks())
     trains = messages.field("train")
+    roles = messages.field("role").dictionary_encode()
     return Columns(
         offsets=offsets,
-        roles=messages.field("role").to_pylist(),
-        contents=messages.field("content").to_pylist(),
-        content_array=messages.field("content"),
+        role_names=roles.dictionary.to_pylist(),
+        role_numbers=to_numpy(roles.indices),
+        contents=Contents(messages.field("content")),
         trains=trains.to_pylist() if trains.null_count < len(trains) else None,
         rich=rich,
         records=dict(zip(np.flatnonzero(rich).tolist(), table.filter(to_arrow(rich)).to_pylist(), strict=True)),
@@ -69,6 +76,32 @@ def read_rows(folder: Path, manifest: ConversationsManifest, start: int, stop: i
         for first, table in row_groups(folder, manifest, columns, lambda low, high: low < stop and start < high)
     ]
     return pa.concat_tables(tables)
+
+
+class RowReader:
+    """Rows of a conversations folder, read from front to back: no row group is decoded twice where reads meet."""
+
+    def __init__(self, folder: Path, manifest: ConversationsManifest, columns: list[str]) -> None:
+        self._folder, self._manifest, self._columns = folder, manifest, columns
+        self._last: dict[tuple[int, int], pa.Table] = {}  # the row group of [first, stop) that was decoded last
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop)."""
+
+        def is_missing(low: int, high: int) -> bool:
+            return low < stop and start < high and (low, high) not in self._last
+
+        groups = self._last | {
+            (first, first + len(table)): table
+            for first, table in row_groups(self._folder, self._manifest, self._columns, is_missing)
+        }
+        bounds = sorted(groups)
+        self._last = {bounds[-1]: groups[bounds[-1]]}
+        return pa.concat_tables(
+            groups[low, high].slice(max(start - low, 0), min(stop, high) - max(start, low))
+            for low, high in bounds
+            if low < stop and start < high
+        )
 
 
 def row_groups(

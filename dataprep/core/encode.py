@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from dataprep.core.arrays import to_arrow, to_numpy
+from dataprep.core.arrays import to_numpy
 from dataprep.core.as_text import Span, TextOnly
 
 
@@ -32,8 +32,8 @@ class Encoding:
 
     ids: NDArray[np.int32]  # (N,)
     text_tokens: NDArray[np.int64]  # (D + 1,): tokens of text d are ids[text_tokens[d]:text_tokens[d + 1]]
-    starts: NDArray[np.int64]  # (N,)
-    ends: NDArray[np.int64]  # (N,)
+    starts: NDArray[Any]  # (N,)
+    ends: NDArray[Any]  # (N,)
     faithful: NDArray[np.bool_]  # (D,): the ids of this text spell it, byte for byte
 
     def with_texts(self, others: Mapping[int, "Encoding"], text_lengths: NDArray[np.int64]) -> "Encoding":
@@ -68,8 +68,13 @@ class Encoder(Protocol):
     def normalize(self, text: str) -> str:
         """The text as the tokenizer's normalizer leaves it; bounds refer to this."""
 
-    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
-        """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids."""
+    def encode(
+        self, texts: Sequence[str], text_lengths: NDArray[np.int64], joined: NDArray[np.uint8] | None = None
+    ) -> Encoding:
+        """Encode normalised texts of these lengths, adding no special tokens; control tokens become their ids.
+
+        `joined` is all texts as UTF-8, where that is at hand.
+        """
 
     def cut(self, text: str, lengths: NDArray[np.int64]) -> list[str]:
         """A text in pieces of these lengths."""
@@ -138,9 +143,13 @@ class ByteLevelEncoder:
     def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
         self._nfc = table.nfc
         self._text_only = TextOnly(tokenizer_json)
-        offsets = np.concatenate(([0], np.cumsum(table.lengths, dtype=np.int32)))
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(table.joined)]
-        self._bytes = pa.BinaryArray.from_buffers(pa.binary(), len(table.lengths), buffers)
+        self._table = table
+        self._firsts = np.cumsum(table.lengths, dtype=np.int64) - table.lengths  # where each id's bytes begin
+        self._words = _words(table.joined)
+        self._first_words = self._words[self._firsts]
+        sizes = np.minimum(np.arange(1 + table.lengths.max(initial=0)), _WORD_BYTES).astype(np.uint64)
+        self._masks = ~np.uint64(0) >> (8 * (_WORD_BYTES - np.maximum(sizes, 1))).astype(np.uint64)  # by length
+        self._masks[0] = 0
         self._ids = fastokens_ids(tokenizer_json) if fast else huggingface_ids(tokenizer_json)
 
     def length(self, text: str) -> int:
@@ -160,9 +169,13 @@ class ByteLevelEncoder:
         """NFC, where the tokenizer asks for it."""
         return text if not self._nfc or text.isascii() else unicodedata.normalize("NFC", text)
 
-    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], text_lengths: NDArray[np.int64], joined: NDArray[np.uint8] | None = None
+    ) -> Encoding:
         """See Encoder.encode; a text is faithful when its tokens' bytes, joined, are its own."""
-        return self._spelled(*self._ids(texts), texts, text_lengths)
+        if joined is None:
+            joined = _utf8(texts)
+        return self._spelled(*self._ids(texts), joined, text_lengths)
 
     def encode_as_text(self, text: str, controls: Sequence[Span], control_tokens: Sequence[str]) -> Encoding | None:
         """See Encoder.encode_as_text."""
@@ -170,29 +183,63 @@ class ByteLevelEncoder:
         if pieced is None:
             return None
         text_tokens = np.array([0, len(pieced.ids)], dtype=np.int64)
-        return self._spelled(pieced.ids, text_tokens, [text], np.array([self.length(text)], dtype=np.int64))
+        return self._spelled(pieced.ids, text_tokens, _utf8([text]), np.array([self.length(text)], dtype=np.int64))
 
     def _spelled(
         self,
         ids: NDArray[np.int32],
         text_tokens: NDArray[np.int64],
-        texts: Sequence[str],
+        joined: NDArray[np.uint8],
         text_lengths: NDArray[np.int64],
     ) -> Encoding:
         """Ids of texts with the bounds that their bytes give."""
-        _, offsets, content = self._bytes.take(to_arrow(ids)).buffers()  # what the ids spell
-        bounds = np.frombuffer(offsets, dtype=np.int32)[: len(ids) + 1].astype(np.int64)
-        text_ends = np.cumsum(text_lengths)
+        lengths = self._table.lengths.take(ids)
+        bounds: NDArray[Any] = np.zeros(
+            len(ids) + 1, dtype=np.int32 if len(ids) * len(self._masks) < _INT32 else np.int64
+        )
+        np.cumsum(lengths, out=bounds[1:])
         faithful = np.diff(bounds[text_tokens]) == text_lengths
         starts, ends = bounds[:-1], bounds[1:]
         if faithful.all():
-            text = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
-            spelled = np.frombuffer(content, dtype=np.uint8)[: len(text)] if content else text[:0]
-            faithful[np.searchsorted(text_ends, np.flatnonzero(spelled != text), side="right")] = False
+            wrong = self._misspelled(ids, starts, lengths, joined)
+            faithful[np.searchsorted(text_tokens, wrong, side="right") - 1] = False
         else:  # lay each text's tokens where the text is; texts whose ids don't spell them are turned away anyway
+            text_ends = np.cumsum(text_lengths)
             shift = np.repeat((text_ends - text_lengths) - bounds[text_tokens[:-1]], np.diff(text_tokens))
             starts, ends = starts + shift, ends + shift
         return Encoding(ids=ids, text_tokens=text_tokens, starts=starts, ends=ends, faithful=faithful)
+
+    def _misspelled(
+        self, ids: NDArray[np.int32], starts: NDArray[Any], lengths: NDArray[np.int32], joined: NDArray[np.uint8]
+    ) -> NDArray[np.int64]:
+        """The tokens whose bytes are not those of the text in their place, compared eight bytes at a time."""
+        text = _words(joined)
+        differ = text[starts]
+        differ ^= self._first_words.take(ids)
+        differ &= self._masks.take(lengths)
+        wrong = [np.flatnonzero(differ)]
+        first, rest = _WORD_BYTES, np.flatnonzero(lengths > _WORD_BYTES)
+        while len(rest):
+            differ = text[starts[rest] + first] ^ self._words[self._firsts[ids[rest]] + first]
+            differ &= self._masks[lengths[rest] - first]
+            wrong.append(rest[differ != 0])
+            first += _WORD_BYTES
+            rest = rest[lengths[rest] > first]
+        return np.concatenate(wrong)
+
+
+_WORD_BYTES = 8
+_INT32 = 1 << 31
+
+
+def _words(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The eight bytes from each byte on, and from the end, as numbers; what lies behind the end is zero."""
+    padded = np.concatenate((content, np.zeros(_WORD_BYTES, dtype=np.uint8)))
+    return np.ndarray((len(content) + 1,), dtype="<u8", buffer=padded, strides=(1,))
+
+
+def _utf8(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("".join(texts).encode(), dtype=np.uint8)
 
 
 class OffsetEncoder:
@@ -220,18 +267,20 @@ class OffsetEncoder:
         """Unchanged: offsets refer to the text as given."""
         return text
 
-    def encode(self, texts: Sequence[str], text_lengths: NDArray[np.int64]) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], text_lengths: NDArray[np.int64], joined: NDArray[np.uint8] | None = None
+    ) -> Encoding:
         """See Encoder.encode; a text is faithful when its offsets rise and leave out nothing but blanks."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         text_ends = np.cumsum(text_lengths)
         bounds = [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
         shifted = [bound + end - len(text) for bound, end, text in zip(bounds, text_ends, texts, strict=True)]
-        joined = np.concatenate([np.empty((0, 2), dtype=np.int64), *shifted])
+        all_bounds = np.concatenate([np.empty((0, 2), dtype=np.int64), *shifted])
         return Encoding(
             ids=np.concatenate([np.empty(0, np.int32), *(np.array(e.ids, dtype=np.int32) for e in encodings)]),
             text_tokens=np.cumsum([0, *(len(encoding.ids) for encoding in encodings)], dtype=np.int64),
-            starts=joined[:, 0],
-            ends=joined[:, 1],
+            starts=all_bounds[:, 0],
+            ends=all_bounds[:, 1],
             faithful=np.array([_covers(bound, text) for bound, text in zip(bounds, texts, strict=True)], dtype=bool),
         )
 

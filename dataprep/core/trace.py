@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dataprep.core.contents import Contents
+
 MARK_BASE = 0xF0000  # private use: no text of a template lives here
 _MARKS = re.compile("[\U000f0000-\U000ffffd]")
 
@@ -104,13 +109,21 @@ class Question:
         """Answer for these messages."""
         return _ANSWERS[self.method](self.slot.value(texts), *_resolved(self.arguments, texts))
 
-    def answers(self, contents: list[str], bounds: Iterable[tuple[int, int]]) -> list[Any]:
+    def answers(
+        self, contents: Contents, firsts: NDArray[np.int64], lasts: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | list[Any]:
         """Answer for several conversations that are contents[first:last] and nothing else."""
         slot, arguments = self.slot, self.arguments
+        strings: list[str]
         if slot.operations or slot.parts or any(isinstance(argument, Slot | tuple) for argument in arguments):
-            return [self.answer({"content": contents[first:last]}) for first, last in bounds]
-        ask, message = _ANSWERS[self.method], slot.message
-        return [ask(contents[first + message], *arguments) for first, _ in bounds]
+            strings = contents.strings()
+            bounds = zip(firsts.tolist(), lasts.tolist(), strict=True)
+            return [self.answer({"content": strings[first:last]}) for first, last in bounds]
+        known = contents.answers(self.method, arguments)
+        if known is not None:
+            return known[firsts + slot.message]
+        ask, strings = _ANSWERS[self.method], contents.strings()
+        return [ask(strings[place], *arguments) for place in (firsts + slot.message).tolist()]
 
 
 def _bare(text: str) -> str:

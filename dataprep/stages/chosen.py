@@ -11,8 +11,8 @@ from schemas.manifest import TokenOptions
 def dialogue_of(columns: Columns, row: int, options: TokenOptions) -> Dialogue:
     """Conversation `row` as it is rendered. Raises RefusedError where nothing of it is to be trained on."""
     low, high = int(columns.offsets[row]), int(columns.offsets[row + 1])
-    texts: Texts = {"content": columns.contents[low:high]}
-    roles = tuple(columns.roles[low:high])
+    texts: Texts = {"content": columns.contents.texts(low, high)}
+    roles = columns.roles(row)
     messages, tools, keys = None, None, None
     if columns.rich[row]:
         messages, tools = rich_parts(columns.records[row])

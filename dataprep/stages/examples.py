@@ -60,12 +60,10 @@ def examples_batch(
 
 def _grown_tokens(rows: NDArray[np.int64], filled: Filled, tokens: Tokens, num_rows: int) -> NDArray[np.int64]:
     """About how many tokens --turns exact would add to each row: as its text grows, so do they."""
-    grown = np.zeros(num_rows)
-    grown[list(filled.growth)] = list(filled.growth.values())
     per_length = np.diff(tokens.bounds) / np.maximum(1, filled.text_lengths)
     added = np.zeros(num_rows)
     added[rows] = per_length  # where a row grows, it has one text
-    return np.rint(added * grown).astype(np.int64)
+    return np.rint(added * filled.growth).astype(np.int64)
 
 
 def _exchanges(rows: NDArray[np.int64], tokens: Tokens, turns: Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -107,18 +105,16 @@ def _inside_tokens(num_rows: int, filled: Filled, turns: Turns) -> dict[int, int
 
 def _turn_columns(num_rows: int, filled: Filled, inside_tokens: dict[int, int]) -> list[pa.Array]:
     """Counts of turns; conversations of one plan have the same ones, so each is written once and taken often."""
-    places: dict[int, int] = {id(_NO_TURNS): 0}
-    each = [_NO_TURNS]
-    own = np.zeros(num_rows, dtype=np.int64)
-    grown: dict[tuple[int, int], TurnCounts] = {}
-    for row, counts in filled.turns.items():
-        if row not in filled.refused:
-            if row in inside_tokens:
-                key = id(counts), inside_tokens[row]
-                counts = grown[key] = grown.get(key) or _with_inside_tokens(counts, inside_tokens[row])
-            place = own[row] = places.setdefault(id(counts), len(each))
+    each = [_NO_TURNS, *filled.kinds]
+    own = filled.row_kinds + 1
+    own[list(filled.refused)] = 0
+    grown: dict[tuple[int, int], int] = {}
+    for row, number in inside_tokens.items():
+        if own[row]:
+            place = grown.setdefault((int(own[row]), number), len(each))
             if place == len(each):
-                each.append(counts)
+                each.append(_with_inside_tokens(each[own[row]], number))
+            own[row] = place
     names = ("differ", "left_out", "prompts")
     kinds = {name: EXAMPLE.field(column).type for name, column in zip(names, _COUNT_COLUMNS, strict=True)}
     columns = [

@@ -5,7 +5,7 @@ tree is answered for all of them at once (stages/render.py), and lengths of piec
 reasoning or tools, go one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from dataprep.core.columns import Columns
 from dataprep.core.encode import Encoder
 from dataprep.core.trace import Slot
 from dataprep.stages.chosen import dialogue_of, wants_all
+from dataprep.stages.layout import Layout
 from dataprep.stages.plan import Dialogue, Growth, Plan, Plans, RefusedError, TurnCounts
 from dataprep.stages.render import Renderer
 from schemas.manifest import TokenOptions
@@ -43,12 +44,16 @@ _DOCUMENT = Plans(
 )
 
 
+_FEW_ROWS = 16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """The D texts of a table to encode, a conversation's together and in order; Q plans, T turns, P pieces."""
 
     rows: NDArray[np.int64]  # (D,): whose example
     texts: list[str]
+    joined: NDArray[np.uint8]  # all of them, as UTF-8
     plans: list[Plan]  # (Q,), each once
     plan_numbers: NDArray[np.int64]  # (D,)
     is_document: NDArray[np.bool_]  # (D,)
@@ -63,8 +68,9 @@ class Filled:
     point_offsets: NDArray[np.int64]  # (3T,)
     num_controls: NDArray[np.int64]  # (D,): that the template itself writes
     text_lengths: NDArray[np.int64]  # (D,)
-    turns: dict[int, TurnCounts]  # row -> its counts
-    growth: dict[int, int]  # row -> how much longer --turns exact makes its text
+    kinds: list[TurnCounts]
+    row_kinds: NDArray[np.int64]  # (rows,): which of them is a row's; -1: none
+    growth: NDArray[np.int64]  # (rows,): how much longer --turns exact makes its text
     refused: dict[int, RefusedError]  # row -> why
 
     def lengths_of(self, text: int) -> NDArray[np.int64]:
@@ -74,26 +80,21 @@ class Filled:
 
 def fill(columns: Columns, renderer: Renderer | None, encoder: Encoder, options: TokenOptions) -> Filled:
     """Render every conversation that can be."""
-    filling = _Filling(
-        columns=columns, encoder=encoder, options=options, lengths=encoder.lengths(columns.content_array)
-    )
-    offsets = columns.offsets.tolist()
-    together: dict[tuple[str, ...], list[int]] = {}
-    plain = wants_all(columns, options)
-    for row, is_rich in enumerate(columns.rich.tolist()):
-        if plain and not is_rich:
-            together.setdefault(tuple(columns.roles[offsets[row] : offsets[row + 1]]), []).append(row)
-        else:
-            filling.add_alone(row, renderer)
-    for roles, rows in together.items():
+    filling = _Filling.of(columns, encoder, options)
+    alone = filling.rows_alone().tolist()
+    if len(alone) > _FEW_ROWS:
+        columns.contents.strings()  # at once
+    for row in alone:
+        filling.add_alone(row, renderer)
+    for roles, rows in filling.rows_together():
         if roles == ("text",):
             filling.add(_DOCUMENT, rows, roles, None)
         elif renderer is None:
-            filling.refused |= dict.fromkeys(rows, RefusedError("no-chat-template", "this model has no chat template"))
+            filling.refuse(rows, RefusedError("no-chat-template", "this model has no chat template"))
         else:
-            for plans, served in renderer.plans_of_all(roles, columns.contents, offsets, rows):
+            for plans, served in renderer.plans_of_all(roles, columns.contents, columns.offsets, rows):
                 if isinstance(plans, RefusedError):
-                    filling.refused |= dict.fromkeys(served, plans)
+                    filling.refuse(served, plans)
                 else:
                     filling.add(plans, served, roles, None)
     return filling.in_order()
@@ -107,17 +108,51 @@ class _Filling:
     encoder: Encoder
     options: TokenOptions
     lengths: NDArray[np.int64]  # of all contents
-    rows: list[int] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)  # of each text among its conversation's
-    texts: list[str] = field(default_factory=list)
-    plan_numbers: list[int] = field(default_factory=list)
+    layout: Layout
+    row_kinds: NDArray[np.int64]
+    growth: NDArray[np.int64]
     plans: list[Plan] = field(default_factory=list)
     trained: list[list[bool]] = field(default_factory=list)  # of each plan's turns
-    pieces: list[NDArray[np.int64]] = field(default_factory=list)  # lengths, of all texts
+    literals: list[int] = field(default_factory=list)  # each plan's first one in the layout
     places: dict[int, int] = field(default_factory=dict)  # a plan's identity -> its number
-    turns: dict[int, TurnCounts] = field(default_factory=dict)
-    growth: dict[int, int] = field(default_factory=dict)
+    kinds: list[TurnCounts] = field(default_factory=list)
+    kind_places: dict[int, int] = field(default_factory=dict)  # the identity of one -> its number
     refused: dict[int, RefusedError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, columns: Columns, encoder: Encoder, options: TokenOptions) -> "_Filling":
+        """Nothing yet."""
+        num_rows = len(columns.offsets) - 1
+        return cls(
+            columns=columns,
+            encoder=encoder,
+            options=options,
+            lengths=encoder.lengths(columns.contents.array),
+            layout=Layout(columns.contents.array),
+            row_kinds=np.full(num_rows, -1),
+            growth=np.zeros(num_rows, dtype=np.int64),
+        )
+
+    def rows_alone(self) -> NDArray[np.int64]:
+        """Conversations that have more than roles and contents, or whose targets are chosen."""
+        every = not wants_all(self.columns, self.options)
+        return np.flatnonzero(self.columns.rich | every)
+
+    def rows_together(self) -> Iterator[tuple[tuple[str, ...], NDArray[np.int64]]]:
+        """The others, by their roles."""
+        numbers = self.columns.role_numbers
+        keys, bounds = numbers.tobytes(), (numbers.itemsize * self.columns.offsets).tolist()
+        together: dict[bytes, list[int]] = {}
+        is_alone = np.zeros(len(self.row_kinds), dtype=bool)
+        is_alone[self.rows_alone()] = True
+        for row in np.flatnonzero(~is_alone).tolist():
+            together.setdefault(keys[bounds[row] : bounds[row + 1]], []).append(row)
+        for rows in together.values():
+            yield self.columns.roles(rows[0]), np.array(rows)
+
+    def refuse(self, rows: NDArray[np.int64], refused: RefusedError) -> None:
+        """Turn these away."""
+        self.refused |= dict.fromkeys(rows.tolist(), refused)
 
     def add_alone(self, row: int, renderer: Renderer | None) -> None:
         """Add a conversation that has more than roles and contents, or whose targets were chosen."""
@@ -132,31 +167,31 @@ class _Filling:
         except RefusedError as refused:
             self.refused[row] = refused
         else:
-            self.add(plans, [row], dialogue.roles, dialogue)
+            self.add(plans, np.array([row]), dialogue.roles, dialogue)
 
-    def add(self, plans: Plans, rows: list[int], roles: tuple[str, ...], dialogue: Dialogue | None) -> None:
+    def add(self, plans: Plans, rows: NDArray[np.int64], roles: tuple[str, ...], dialogue: Dialogue | None) -> None:
         """Add conversations that these plans serve; `dialogue` is the only one, where it is more than its contents."""
         wanted = (dialogue or Dialogue(roles=roles, texts={})).trains()
         try:
             trained = [self._trained(plan, wanted, roles) for plan in plans.examples]
         except RefusedError as refused:
-            self.refused |= dict.fromkeys(rows, refused)
+            self.refuse(rows, refused)
             return
-        firsts = self.columns.offsets[rows]
-        lengths = self.lengths[firsts[:, None] + np.arange(len(roles))]
+        contents = self.columns.offsets[rows][:, None] + np.arange(len(roles))
         for number, (plan, of_turns) in enumerate(zip(plans.examples, trained, strict=True)):
             place = self.places.setdefault(id(plan), len(self.plans))
             if place == len(self.plans):
                 self.plans.append(plan)
                 self.trained.append(of_turns)
-            self._add_texts(plan, rows, firsts.tolist(), lengths, dialogue)
-            self.rows += rows
-            self.numbers += [number] * len(rows)
-            self.plan_numbers += [place] * len(rows)
-        self.turns |= dict.fromkeys(rows, plans.turns)
+                self.literals.append(self.layout.add_strings(plan.literals))
+            pieces, sources = self._pieces(place, contents, dialogue)
+            self.layout.add(rows, number, place, pieces, sources)
+        kind = self.kind_places.setdefault(id(plans.turns), len(self.kinds))
+        if kind == len(self.kinds):
+            self.kinds.append(plans.turns)
+        self.row_kinds[rows] = kind
         if plans.growth is not None:
-            grown = self._grown(plans.growth, lengths, dialogue)
-            self.growth |= dict(zip(rows, grown.tolist(), strict=True))
+            self.growth[rows] = self._grown(plans.growth, self.lengths[contents], dialogue)
 
     def _trained(self, plan: Plan, wanted: tuple[bool, ...], roles: tuple[str, ...]) -> list[bool]:
         """Of each turn of an example, whether it is trained on; what isn't must be found where everything else is."""
@@ -168,47 +203,27 @@ class _Filling:
                 raise RefusedError("turn-not-found", detail)
         return [wanted[message] for message in plan.turn_messages]
 
-    def _add_texts(
-        self,
-        plan: Plan,
-        rows: list[int],
-        firsts: list[int],
-        lengths: NDArray[np.int64],
-        dialogue: Dialogue | None,
-    ) -> None:
-        """Add a text for each row, and the lengths of its pieces."""
-        contents, count = self.columns.contents, lengths.shape[1]
-        pieces = plan.pieces([""] * len(plan.slots))
-        piece_lengths = np.empty((len(rows), len(pieces)), dtype=np.int64)
-        piece_lengths[:, 0::2] = plan.literal_lengths
+    def _pieces(
+        self, place: int, contents: NDArray[np.int64], dialogue: Dialogue | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each conversation the lengths of its pieces, and where the layout finds them: see Layout.add."""
+        plan, num_rows = self.plans[place], len(contents)
+        lengths = np.empty((num_rows, 2 * len(plan.slots) + 1), dtype=np.int64)
+        lengths[:, 0::2] = plan.literal_lengths
         if plan.plain:
-            piece_lengths[:, 1::2] = lengths[:, : plan.num_messages]
-        for number, (row, first) in enumerate(zip(rows, firsts, strict=True)):
-            if plan.plain:
-                slot_texts = contents[first : first + plan.num_messages]
-            else:
-                texts = dialogue.texts if dialogue else {"content": contents[first : first + count]}
-                slot_texts = plan.slot_texts(texts)
-                piece_lengths[number, 1::2] = list(map(self.encoder.length, slot_texts))
-            pieces[1::2] = slot_texts
-            text = "".join(pieces)
-            if not text.isascii():
-                normal = self.encoder.normalize(text)
-                if normal is not text and normal != text:
-                    text = self._add_normal(row, pieces, normal, piece_lengths[number])
-            self.texts.append(text)
-        self.pieces.append(piece_lengths.ravel())
-
-    def _add_normal(self, row: int, pieces: Sequence[str], normal: str, lengths: NDArray[np.int64]) -> str:
-        """The pieces of a text normalised one by one, where that gives the normalised text."""
-        normal_pieces = [self.encoder.normalize(piece) for piece in pieces]
-        lengths[:] = list(map(self.encoder.length, normal_pieces))
-        text = "".join(normal_pieces)
-        if text != normal:
-            self.refused[row] = RefusedError(
-                "bound-inside-token", "a combining character stands at the start of a message"
-            )
-        return text
+            lengths[:, 1::2] = self.lengths[contents[:, : plan.num_messages]]
+            sources = np.empty_like(lengths)
+            sources[:, 0::2] = self.literals[place] - np.arange(len(plan.literals))
+            sources[:, 1::2] = contents[:, : plan.num_messages]
+            return lengths, sources
+        texts = []
+        for number, own in enumerate(contents.tolist()):
+            held = dialogue.texts if dialogue else {"content": self.columns.contents.texts(own[0], own[-1] + 1)}
+            slot_texts = plan.slot_texts(held)
+            lengths[number, 1::2] = list(map(self.encoder.length, slot_texts))
+            texts.append("".join(plan.pieces(slot_texts)))
+        first = self.layout.add_strings(texts)
+        return lengths, np.arange(first, first - num_rows, -1)[:, None]
 
     def _grown(self, growth: Growth, lengths: NDArray[np.int64], dialogue: Dialogue | None) -> NDArray[np.int64]:
         """How much longer than the whole exact examples are, but for blanks that the template strips."""
@@ -220,21 +235,17 @@ class _Filling:
 
     def in_order(self) -> Filled:
         """All texts in the order of their conversations, but for those of conversations that were turned away."""
-        kept = [text for text, row in enumerate(self.rows) if row not in self.refused]
-        rows = np.array(self.rows, dtype=np.int64)[kept]
-        order = np.array(kept, dtype=np.int64)[np.lexsort((np.array(self.numbers, dtype=np.int64)[kept], rows))]
-        plan_numbers = np.array(self.plan_numbers, dtype=np.int64)
-        num_pieces = _per_plan(2 * len(plan.slots) + 1 for plan in self.plans)[plan_numbers]
-        lengths = _joined(self.pieces)[ragged((np.cumsum(num_pieces) - num_pieces)[order], num_pieces[order])]
-        own = plan_numbers[order]
+        laid = self.layout.laid_out(self.encoder, self.refused)
+        own, num_pieces, lengths = laid.plan_numbers, laid.num_pieces, laid.lengths
         turn_counts = _per_plan(len(plan.turn_messages) for plan in self.plans)
-        bounds = np.concatenate(([0], np.cumsum(num_pieces[order])))
+        bounds = np.concatenate(([0], np.cumsum(num_pieces)))
         turns = ragged((np.cumsum(turn_counts) - turn_counts)[own], turn_counts[own])
         points = ragged(3 * (np.cumsum(turn_counts) - turn_counts)[own], 3 * turn_counts[own])
         ends = np.concatenate(([0], np.cumsum(lengths)))[bounds]
         return Filled(
-            rows=np.array(self.rows, dtype=np.int64)[order],
-            texts=[self.texts[text] for text in order.tolist()],
+            rows=laid.rows,
+            texts=laid.texts,
+            joined=laid.joined,
             plans=self.plans,
             plan_numbers=own,
             is_document=np.array([plan is _DOCUMENT.examples[0] for plan in self.plans], dtype=bool)[own],
@@ -249,7 +260,8 @@ class _Filling:
             point_offsets=_joined([plan.point_offsets for plan in self.plans])[points],
             num_controls=_per_plan(plan.num_controls for plan in self.plans)[own],
             text_lengths=np.diff(ends),
-            turns=self.turns,
+            kinds=self.kinds,
+            row_kinds=self.row_kinds,
             growth=self.growth,
             refused=self.refused,
         )

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+import numpy as np
 from jinja2 import Template, meta, nodes
+from numpy.typing import NDArray
 
+from dataprep.core.contents import Contents
 from dataprep.core.sandbox import TEMPLATE_ERRORS, render_chat
 from dataprep.core.trace import VALUE_FIELDS, Question, Trace
 from dataprep.core.traced_template import TracedTemplate
@@ -120,19 +123,19 @@ class Renderer:
         return node
 
     def plans_of_all(
-        self, roles: tuple[str, ...], contents: list[str], offsets: list[int], rows: list[int]
-    ) -> Iterator[tuple[Plans | RefusedError, list[int]]]:
+        self, roles: tuple[str, ...], contents: Contents, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> Iterator[tuple[Plans | RefusedError, NDArray[np.int64]]]:
         """The same for several conversations of these roles that hold nothing but contents, by their plans.
 
         Conversation r is contents[offsets[r]:offsets[r + 1]].
         """
         structure: _Structure = (roles, None, None)
         left = rows
-        while left:
-            again: list[int] = []
+        while len(left):
+            again = [left[:0]]
             for node, led in self._led(structure, contents, offsets, left):
                 own = led
-                while own:
+                while len(own):
                     if isinstance(node, Plans) and structure not in self._doubted:
                         unchecked = (1 << node.uses.bit_length()) - 1 - node.uses
                         if unchecked:
@@ -140,29 +143,25 @@ class Renderer:
                             yield node, own[:unchecked]
                             own = own[unchecked:]
                             continue
-                    yield self._plans_or_refusal(roles, contents[offsets[own[0]] : offsets[own[0] + 1]]), own[:1]
+                    yield self._plans_or_refusal(roles, contents.texts(offsets[own[0]], offsets[own[0] + 1])), own[:1]
                     own = own[1:]
                     if node is None:
-                        again += own
+                        again.append(own)
                         break
-            left = again
+            left = np.concatenate(again)
 
     def _led(
-        self, structure: _Structure, contents: list[str], offsets: list[int], rows: list[int]
-    ) -> Iterator[tuple[Plans | RefusedError | None, list[int]]]:
+        self, structure: _Structure, contents: Contents, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> Iterator[tuple[Plans | RefusedError | None, NDArray[np.int64]]]:
         """Conversations by where their answers lead them: see `_found`."""
-        waiting: list[tuple[_Node | None, list[int]]] = [(self._roots.get(structure), rows)]
+        waiting: list[tuple[_Node | None, NDArray[np.int64]]] = [(self._roots.get(structure), rows)]
         while waiting:
             node, own = waiting.pop()
             if not isinstance(node, _Branch):
                 yield node, own
                 continue
-            answers = node.question.answers(contents, [(offsets[row], offsets[row + 1]) for row in own])
-            for answer in dict.fromkeys(answers):
-                led = own
-                if answers.count(answer) < len(own):
-                    led = [row for row, its in zip(own, answers, strict=True) if its == answer]
-                waiting.append((node.answers.get(answer), led))
+            answers = node.question.answers(contents, offsets[own], offsets[own + 1])
+            waiting.extend((node.answers.get(answer), led) for answer, led in _by_answer(answers, own))
 
     def _plans_or_refusal(self, roles: tuple[str, ...], contents: list[str]) -> Plans | RefusedError:
         try:
@@ -271,6 +270,21 @@ class Renderer:
             holder, key = branch.answers, answer
         holder[key] = leaf
         return leaf
+
+
+def _by_answer(
+    answers: NDArray[np.bool_] | list[Any], rows: NDArray[np.int64]
+) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+    """Each answer with the rows that gave it."""
+    if isinstance(answers, list):
+        for answer in dict.fromkeys(answers):
+            yield answer, rows[[its == answer for its in answers]]
+        return
+    for answer, chosen in ((True, answers), (False, ~answers)):
+        if chosen.all():
+            yield answer, rows
+        elif chosen.any():
+            yield answer, rows[chosen]
 
 
 def _num_value_questions(trace: Trace) -> int:

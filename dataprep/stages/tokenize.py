@@ -64,7 +64,7 @@ def tokenize_chunk(
 
 def _encode(filled: Filled, encoder: Encoder, special: SpecialIds, options: TokenOptions) -> Tokens:
     """Encode the texts; a document gets its end-of-text token, of no length."""
-    encoding = encoder.encode(filled.texts, filled.text_lengths)
+    encoding = encoder.encode(filled.texts, filled.text_lengths, filled.joined)
     num_controls, own_controls = _num_controls(encoding, special), filled.num_controls
     as_text: dict[int, Encoding] = {}
     if options.control_tokens == "text":

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dataprep.core.chunk_files import chunk_files, write_chunk
 from dataprep.core.chunks import Chunk
-from dataprep.core.columns import read_rows
+from dataprep.core.columns import RowReader
 from dataprep.core.progress import progress_bar
 from dataprep.core.ray_tasks import connected, run_on_ray
 from dataprep.core.tokenizer import ModelTokenizer
@@ -25,7 +25,9 @@ from schemas.errors import CacheError, SftpackError
 from schemas.files import sha256_file
 from schemas.manifest import ConversationsManifest, TargetRules, TokenOptions
 
-ROWS_PER_TASK = 1_024
+ROWS_AT_ONCE = 1_024
+_MOST_READS_PER_TASK = 4  # where there are many: two tasks decode the row group in which they meet
+_TASKS_PER_WORKER = 16
 BYTES_AT_ONCE = 8 << 20
 _MIN_ROWS_PER_WORKER = 2_000  # below this, starting another worker costs more than it saves
 _UNSEEN_S = 90.0  # how long a network file system may hide what other machines have written
@@ -71,11 +73,12 @@ def fill_cache(work: TokenWork, chunks: Sequence[Chunk], workers: int | None = N
     rows = num_rows(chunks)
     work.folder.mkdir(parents=True, exist_ok=True)
     most = max(1, rows // _MIN_ROWS_PER_WORKER)
+    tasks = list(_tasks(chunks, min(workers or num_cores(), most)))
     if engine == "ray" and most > 1:
-        return Filled(tokenized=rows, cluster=_fill_by_ray(work, chunks, workers))
+        return Filled(tokenized=rows, cluster=_fill_by_ray(work, chunks, tasks, workers))
     _load(work)
     with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(_make_chunks, _groups(chunks), min(workers or num_cores(), most), _load, (work,)):
+        for _, done in run_tasks(_make_chunks, tasks, min(workers or num_cores(), most), _load, (work,)):
             bar.update(done)
     _unload()
     return Filled(tokenized=rows)
@@ -86,14 +89,14 @@ def num_rows(chunks: Sequence[Chunk]) -> int:
     return sum(chunk.stop - chunk.start for chunk in chunks)
 
 
-def _fill_by_ray(work: TokenWork, chunks: Sequence[Chunk], workers: int | None) -> str:
+def _fill_by_ray(work: TokenWork, chunks: Sequence[Chunk], tasks: Sequence[list[Chunk]], workers: int | None) -> str:
     """Make chunks on a Ray cluster; returns which."""
     begin = work.absolute(), sha256_file(work.conversations / "manifest.json"), _programs()
     with (
         connected(workers or num_cores()) as cluster,
         progress_bar(num_rows(chunks), " conversations", "tokenize") as bar,
     ):
-        for _, done in run_on_ray(_make_chunks, _groups(chunks), workers, _load_elsewhere, begin):
+        for _, done in run_on_ray(_make_chunks, tasks, workers, _load_elsewhere, begin):
             bar.update(done)
         text = cluster.text()
     _await_chunks(work.folder, chunks)
@@ -112,11 +115,17 @@ def _await_chunks(folder: Path, chunks: Sequence[Chunk]) -> None:
         time.sleep(1)
 
 
-def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """Runs of consecutive chunks of about ROWS_PER_TASK rows."""
+def _tasks(chunks: Sequence[Chunk], workers: int) -> Iterator[list[Chunk]]:
+    """Tasks for so many workers: longer ones where there are many."""
+    reads = num_rows(chunks) // (workers * _TASKS_PER_WORKER * ROWS_AT_ONCE)
+    return _groups(chunks, ROWS_AT_ONCE * max(1, min(reads, _MOST_READS_PER_TASK)))
+
+
+def _groups(chunks: Sequence[Chunk], most_rows: int) -> Iterator[list[Chunk]]:
+    """Runs of consecutive chunks of so many rows at most, or of one chunk."""
     group: list[Chunk] = []
     for chunk in chunks:
-        if group and (chunk.start != group[-1].stop or chunk.stop - group[0].start > ROWS_PER_TASK):
+        if group and (chunk.start != group[-1].stop or chunk.stop - group[0].start > most_rows):
             yield group
             group = []
         group.append(chunk)
@@ -124,13 +133,17 @@ def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield group
 
 
-_loaded: tuple[TokenWork, TokenizeEngine] | None = None  # of this process; a forked worker finds its parent's
+_loaded: tuple[TokenWork, TokenizeEngine, RowReader] | None = (
+    None  # of this process; a forked worker finds its parent's
+)
 
 
 def _load(work: TokenWork) -> None:
     global _loaded
     if _loaded is None or _loaded[0] != work:
-        _loaded = work, TokenizeEngine.load(work.tokenizer, work.options, work.targets)
+        engine = TokenizeEngine.load(work.tokenizer, work.options, work.targets)
+        columns = ["messages", "tools", *(["source"] if engine.by_source else [])]
+        _loaded = work, engine, RowReader(work.conversations, work.manifest, columns)
 
 
 def _unload() -> None:
@@ -161,11 +174,17 @@ def _programs() -> dict[str, str]:
 
 def _make_chunks(chunks: list[Chunk]) -> int:
     """Make consecutive chunks; returns of how many conversations."""
+    for group in _groups(chunks, ROWS_AT_ONCE):
+        _make_group(group)
+    return num_rows(chunks)
+
+
+def _make_group(chunks: list[Chunk]) -> None:
+    """Make those that are read at once."""
     assert _loaded is not None
-    work, engine = _loaded
+    work, engine, reader = _loaded
     first, last = chunks[0].start, chunks[-1].stop
-    columns = ["messages", "tools", *(["source"] if engine.by_source else [])]
-    table = read_rows(work.conversations, work.manifest, first, last, columns).combine_chunks()
+    table = reader.rows(first, last).combine_chunks()
     for own in _runs(table, chunks):
         start, stop = own[0].start - first, own[-1].stop - first
         batch = engine.tokenize(table.slice(start, stop - start))
@@ -173,7 +192,6 @@ def _make_chunks(chunks: list[Chunk]) -> int:
             part = batch.slice(chunk.start - own[0].start, chunk.stop - chunk.start)
             part = pa.concat_batches([part, part.slice(0, 0)])  # a copy: its bytes don't depend on the chunks beside it
             write_chunk(work.folder, chunk.key, part)
-    return last - first
 
 
 def _runs(table: pa.Table, chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:

@@ -14,7 +14,7 @@ from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.lock import locked
 from dataprep.core.tokenizer import load_tokenizer
 from dataprep.tokenize.corpus import read_corpus
-from dataprep.tokenize.fill import ROWS_PER_TASK, TokenWork, fill_cache, num_rows
+from dataprep.tokenize.fill import ROWS_AT_ONCE, TokenWork, fill_cache, num_rows
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe
 from dataprep.tokenize.run import ruled_targets
@@ -33,7 +33,7 @@ class Part:
 
     def of(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Its own of all chunks: stripes of about a task, dealt out in turns."""
-        return [chunk for chunk in chunks if chunk.start // ROWS_PER_TASK % self.count == self.number - 1]
+        return [chunk for chunk in chunks if chunk.start // ROWS_AT_ONCE % self.count == self.number - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
