@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-long lint install clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,9 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-long: install
+	$(BIN)/python -m pytest -m long
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -354,12 +354,14 @@ def model_shape(shape: str) -> ModelShape:
     vocab_size = 151936 if shape != "tiny" else 512
     layer = hidden * 128 * (2 * heads + 2 * key_heads) + 3 * hidden * intermediate + 2 * hidden + 2 * 128
     tied = shape not in UNTIED
+    num_parameters = layers * layer + hidden + vocab_size * hidden * (1 if tied else 2)
     return ModelShape(
         architecture="Qwen3ForCausalLM",
         num_layers=layers,
         head_dim=128,
         vocab_size=vocab_size,
-        num_parameters=layers * layer + hidden + vocab_size * hidden * (1 if tied else 2),
+        num_parameters=num_parameters,
+        num_trained=num_parameters,
         hidden=hidden,
         intermediate=intermediate,
         query_width=128 * heads,

@@ -26,7 +26,7 @@ show dataprep normalize examples --out "$out/cache"
 show dataprep tokenize "$out/cache" --model "$model" --seq-len 512 --val-fraction 0.12
 show dataprep report "$out/cache"
 show train run --shards "$out/cache" --out "$out/run" --batch-packs 2 --learning-rate 3e-4 --epochs 1 \
-    --eval-every 100 --precision "$precision"
+    --eval-every 100 --save-every 0 --precision "$precision"
 show train chat --model "$out/run" --base "$model" --prompt "$question" --max-tokens 60
 
 cat <<END

@@ -1,6 +1,7 @@
 """Flags, the user's DeepSpeed file and defaults become one frozen config."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from schemas.errors import TrainError
 from train.cli import _parser
 from train.config import RunConfig, settle
 from train.deepspeed_config import deepspeed_config, file_settings, read_deepspeed_file
+from train.method import Lora, Method
 from train.optimizer import learning_rate
 
 HUGGING_FACE_STYLE = {
@@ -146,8 +148,45 @@ def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
         ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447]),
+        ("wsd", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
 def test_the_learning_rate_rises_then_follows_its_schedule(schedule: str, expected: list[float]) -> None:
     config = settled("--learning-rate", "1", "--schedule", schedule, "--warmup-steps", "2")
     assert [learning_rate(config, step, 6) for step in range(6)] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_wsd_schedule_stays_then_falls_in_its_last_fifth() -> None:
+    config = settled("--learning-rate", "1", "--schedule", "wsd", "--warmup-steps", "2")
+    expected = [0.5, 1.0, *[1.0] * 16, 1.0, 0.5, 0.292893, 0.133975]
+    assert [learning_rate(config, step, 22) for step in range(22)] == pytest.approx(expected, rel=1e-5)
+
+
+def test_adapters_have_a_higher_learning_rate_and_twice_their_rank_as_alpha() -> None:
+    config = settled("--lora")
+    assert (config.learning_rate, settled("--lora", "--learning-rate", "3e-5").learning_rate) == (1e-4, 3e-5)
+    expected = Lora(rank=16, alpha=32.0, dropout=0.0, targets=(), dora=False, merge=False)
+    assert config.method == Method(lora=expected)
+    expected = Lora(rank=8, alpha=4.0, dropout=0.1, targets=("q_proj", "v_proj"), dora=True, merge=True)
+    flags = ["--dora", "--lora", "8", "--lora-alpha", "4", "--lora-dropout", "0.1", "--merge"]
+    assert settled(*flags, "--lora-targets", "q_proj", "v_proj").method == Method(lora=expected)
+    assert settled("--dora").method.lora is not None
+    assert settled().method == Method()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--merge"], "--merge is for adapters; add --lora, or remove it"),
+        (["--lora-alpha", "3"], "--lora-alpha is for adapters; add --lora"),
+        (["--lora", "0"], "--lora is 0; the rank must be at least 1"),
+        (["--lora", "--lora-alpha", "0"], "--lora-alpha is 0.0; it must be above 0"),
+        (["--lora", "--lora-dropout", "1"], "--lora-dropout is 1.0; it must be from 0 to below 1"),
+        (["--lora", "--freeze", "*"], "--freeze with --lora: all but the adapters is frozen already"),
+        (["--neftune", "-1"], "--neftune is -1.0; it must not be below 0"),
+        (["--label-smoothing", "1"], "--label-smoothing is 1.0; it must be from 0 to below 1"),
+    ],
+)
+def test_methods_that_clash_or_are_out_of_range_are_named(flags: list[str], message: str) -> None:
+    with pytest.raises(TrainError, match=re.escape(message)):
+        settled(*flags)

@@ -15,6 +15,7 @@ from train.gauges import Gauges
 from train.gpus import GIB, Gpu, gpu_of_name, parse_gpus
 from train.launch import Ranks
 from train.memory import predicted_memory
+from train.method import Lora, Method
 from train.model import ModelShape
 from train.planner import Forecast, choose
 
@@ -26,6 +27,7 @@ def shape_of(parameters: int, hidden: int, layers: int, heads: int, inner: int) 
         head_dim=128,
         vocab_size=151936,
         num_parameters=parameters,
+        num_trained=parameters,
         hidden=hidden,
         intermediate=inner,
         query_width=128 * heads,
@@ -66,6 +68,8 @@ def run_config(**changes: object) -> RunConfig:
         "checkpointed_layers": 0,
         "eval_every": None,
         "save_every": 0,
+        "keep": 2,
+        "patience": None,
         "seed": 0,
         "adam_betas": (0.9, 0.95),
         "adam_eps": 1e-8,
@@ -157,6 +161,18 @@ def test_some_layers_are_computed_twice_where_not_all_need_to_be() -> None:
     forecast = chosen("H100-80G")
     assert forecast.fits and 0 < forecast.config.checkpointed_layers < 36
     assert not forecast.config.offload_optimizer
+
+
+def test_the_adapters_of_an_8b_model_fit_one_card_that_the_whole_model_does_not() -> None:
+    whole = shape_of(8_190_735_360, 4096, 36, 32, 12288)
+    lora = Lora(rank=16, alpha=32.0, dropout=0.0, targets=(), dora=False, merge=False)
+    config, shape = run_config(method=Method(lora=lora)), replace(whole, num_trained=43_646_976)
+    for gpu in ("H100-80G", "L40S"):
+        forecast = choose(config, shape, gpu_named(gpu), WORK)
+        assert forecast.fits and not forecast.config.offload_optimizer
+        assert forecast.memory.weights == 2 * (8_190_735_360 + 43_646_976)
+        assert (forecast.memory.gradients, forecast.memory.optimizer) == (2 * 43_646_976, 12 * 43_646_976)
+        assert choose(run_config(), whole, gpu_named(gpu), WORK).config.offload_optimizer
 
 
 def test_what_does_not_fit_is_shared_out_then_offloaded() -> None:

@@ -14,6 +14,7 @@ from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
 from schemas.errors import TrainError
 from train.cli import _parser, main
+from train.config import settle
 from train.log import StepRecord
 from train.loop import check_numbers
 
@@ -149,10 +150,17 @@ def test_a_model_folder_without_its_weights(made: Path, tmp_path: Path, capsys: 
     assert "holds no config.json" in refusal(capsys, "chat", "--model", str(empty))
 
 
-def test_a_folder_that_holds_a_finished_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_checkpoints_in_the_folder(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     line = refusal(capsys, "run", "--shards", str(made / "cache"), "--out", str(tmp_path / "run"))
-    assert line.endswith(f"an earlier run left this; choose another --out, or delete {tmp_path / 'run'} first")
+    assert line.endswith("an earlier run left this; choose another --out, or start anew with --fresh")
+
+
+def test_patience_without_held_out_packs(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "run", "--shards", str(made / "cache"), "--patience", "2")
+    assert line == "train: --patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05"
 
 
 def test_fp16_without_a_gpu(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,18 +171,26 @@ def test_fp16_without_a_gpu(made: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("loss", "norm", "precision", "message"),
     [
-        (float("nan"), 1.0, "fp16", "the loss of step 7 is nan; lower --learning-rate, or use --precision fp32"),
+        (
+            float("nan"),
+            1.0,
+            "fp16",
+            "the loss of step 7 is nan; lower --learning-rate, use --precision fp32, or look at its packs, 4, 9: "
+            "dataprep inspect cache --pack 4",
+        ),
         (1.0, float("inf"), "bf16", "the gradient norm of step 7 is inf; lower"),
     ],
 )
 def test_numbers_that_are_none(loss: float, norm: float, precision: str, message: str) -> None:
+    flags = _parser().parse_args(["run", "--shards", "cache", "--precision", precision])
+    config = settle(flags, {}, model="m", seq_len=128, num_ranks=1, has_bf16_gpu=False)
     speeds = {"tokens": 1, "targets": 1, "tokens_per_s": 1.0, "targets_per_s": 1.0}
     speeds |= {"mfu": None, "memory_gib": None, "waiting": 0.0, "communication": 0.0}
     record = StepRecord(step=7, epoch=1, loss=loss, learning_rate=1.0, grad_norm=norm, **speeds)
     with pytest.raises(TrainError, match=re.escape(message)):
-        check_numbers([record], precision)
-    check_numbers([replace(record, loss=1.0)], "fp16")
-    check_numbers([replace(record, loss=1.0, grad_norm=None)], precision)
+        check_numbers([record], config, [(4, 9)])
+    check_numbers([replace(record, loss=1.0)], replace(config, precision="fp16"), [(4, 9)])
+    check_numbers([replace(record, loss=1.0, grad_norm=None)], config, [(4, 9)])
 
 
 def test_help_needs_no_heavy_import() -> None:
@@ -183,7 +199,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "chat"])
+@pytest.mark.parametrize("command", ["run", "plan", "chat", "compare", "export"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         _parser().parse_args([command, "--help"])

@@ -164,8 +164,7 @@ def test_a_run_leaves_measures_checkpoints_and_a_report(runs: dict[str, Finished
     run = runs["zero-2"]
     left = sorted(path.name for path in run.out.iterdir())
     assert left == ["checkpoints", "metrics.jsonl", "model", "summary.html", "summary.json", "tensorboard"]
-    assert [path.name for path in (run.out / "checkpoints").iterdir()] == ["step-000002"]
-    assert (run.out / "checkpoints" / "step-000002" / "model.safetensors").is_file()
+    assert sorted(path.name for path in (run.out / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
     assert run.values("targets") == [line["targets"] for line in run.metrics if "loss" in line]
     assert [math.exp(loss) for loss in run.values("eval_loss")] == pytest.approx(run.values("eval_perplexity"))
     summary = json.loads((run.out / "summary.json").read_text(encoding="utf-8"))
@@ -173,6 +172,12 @@ def test_a_run_leaves_measures_checkpoints_and_a_report(runs: dict[str, Finished
     assert summary["last_eval_loss"] == run.values("eval_loss")[-1]
     assert summary["tokens_trained"] == summary["tokens"] == sum(run.values("tokens"))
     assert summary["steps"] == 3
+    assert summary["export"] | {"ends_turn": None} == {
+        "weights": 24,
+        "dtype": "float32",
+        "tied": True,
+        "ends_turn": None,
+    }
     page = (run.out / "summary.html").read_text(encoding="utf-8")
     assert "<svg" in page and "http" not in page
 
@@ -191,7 +196,7 @@ def test_tensorboard_holds_every_measure(runs: dict[str, Finished]) -> None:
 
 def test_the_last_lines_say_what_came_of_it(runs: dict[str, Finished]) -> None:
     run = runs["zero-3"]
-    done, model, report = run.stdout.splitlines()[-3:]
+    done, model, checked, report = run.stdout.splitlines()[-4:]
     first, last = run.values("loss")[0], run.values("loss")[-1]
     before, after = run.values("eval_loss")[0], run.values("eval_loss")[-1]
     assert after < before
@@ -199,6 +204,7 @@ def test_the_last_lines_say_what_came_of_it(runs: dict[str, Finished]) -> None:
         f"done       loss {first:.4f} -> {last:.4f}, held-out {before:.4f} -> {after:.4f}, 3 steps, "
     )
     assert model == f"model      {run.out / 'model'}"
+    assert checked.startswith("checked    24 weights in float32 as in the base, all finite, tied, loads again, ")
     assert report == f"report     {run.out / 'summary.html'}"
 
 

@@ -52,7 +52,7 @@ class Step:
 
     index: int  # from 0, over the whole run
     epoch: int
-    num_packs: int  # of the whole step, on all ranks, as are the next three
+    packs: tuple[int, ...]  # of the whole step, on all ranks, as are the next three
     num_tokens: int
     num_targets: int
     squares: int  # sum of the squared lengths of its examples
@@ -80,7 +80,7 @@ class Plan:
         return Step(
             index=index,
             epoch=epoch,
-            num_packs=len(packs),
+            packs=tuple(packs.tolist()),
             num_tokens=int(split.num_tokens[packs].sum()),
             num_targets=int(split.num_targets[packs].sum()),
             squares=int(split.squares[packs].sum()),
@@ -105,6 +105,13 @@ def pack_order(num_packs: int, seed: int, epoch: int, heaviest: int | None = Non
     if heaviest is not None and epoch == 0:
         order = np.concatenate([[heaviest], order[order != heaviest]])
     return order
+
+
+def step_seed(seed: int, index: int, rank: int) -> int:
+    """What a rank's random numbers start from in a step (dropout and the like), so that no state of them is kept."""
+    with np.errstate(over="ignore"):
+        start = _splitmix64(np.uint64(seed % 2**64) + _splitmix64(np.uint64(index)))
+        return int(_splitmix64(start + np.uint64(rank)))
 
 
 def deal(

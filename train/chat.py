@@ -79,7 +79,7 @@ def _load(files: ModelFiles) -> Speaker:
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu else torch.float32
     with told_as_model_error(files):
-        tokenizer: Any = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(files.tokenizer, gguf_file=files.gguf, local_files_only=True)
     model = load_weights(files, dtype)
     if tokenizer.chat_template is None:
         raise ModelError(f"{files.name}: its tokenizer has no chat template; choose a chat model")

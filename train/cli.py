@@ -4,16 +4,19 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from train.config import DEFAULTS
+from train.method import RANK
 
 RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B
 
-Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`."""
+Several GPUs are found and used. Also runs as it is under `torchrun` and `deepspeed`.
+The same command goes on where an interrupted run with this --out was saved last."""
 
 PLAN_EXAMPLE = """examples:
   train plan --shards cache/ --gpus 4xH100-80G
@@ -23,9 +26,16 @@ CHAT_EXAMPLE = """examples:
   train chat --model runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B --prompt "How do I sleep better?" """
 
+COMPARE_EXAMPLE = """example:
+  train compare Qwen/Qwen3-4B runs/first --shards cache/ --prompt "How do I sleep better?" """
+
+EXPORT_EXAMPLE = """examples:
+  train export --model runs/adapted --merge --out merged
+  train export --model model-q4_k_m.gguf --out model"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `train`. Gives 0, or 1 after a user's mistake and 130 after Ctrl-C, each told in one line on stderr."""
+    """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
     from schemas.errors import SftpackError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -39,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "compare":
+            from train.compare import compare
+
+            return compare(options)
+        if options.command == "export":
+            from train.deliver import export
+
+            return export(options)
         from train.chat import chat
 
         return chat(options)
@@ -63,7 +81,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,compare,export}")
     _add_run(
         commands.add_parser(
             "run",
@@ -94,6 +112,26 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    _add_compare(
+        commands.add_parser(
+            "compare",
+            usage="train compare A B --shards DIR [--prompt TEXT ...]",
+            help="held-out loss of two models on the same shards, by source",
+            description="Loss and perplexity of two models over the held-out targets, overall and by source.",
+            epilog=COMPARE_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_export(
+        commands.add_parser(
+            "export",
+            usage="train export --model M --out DIR [--merge]",
+            help="write a run's model as a plain Hugging Face folder, its adapter merged",
+            description="Write a model as a Hugging Face folder of safetensors.",
+            epilog=EXPORT_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return parser
 
 
@@ -106,14 +144,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help=_default("epochs", "times each pack is seen"))
     add("--steps", type=int, metavar="N", help="optimizer steps, instead of --epochs")
     add("--batch-tokens", type=int, metavar="N", help=_default("batch_tokens", "tokens a step, on all ranks together"))
-    add("--batch-packs", type=int, metavar="N", help="packs a step on all ranks together, instead of --batch-tokens")
+    add("--batch-packs", type=int, metavar="N", help="packs a step, instead of --batch-tokens")
     add(
         "--micro-packs",
         type=int,
         metavar="N",
-        help="packs a rank takes at a time (default: as many as fit; 1 on CPU)",
+        help="packs a rank takes at a time (default: what fits)",
     )
-    add("--schedule", choices=["cosine", "linear", "constant"], help=_default("schedule", "after the warm-up"))
+    add("--schedule", choices=["cosine", "linear", "wsd", "constant"], help=_default("schedule", "after the warm-up"))
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
     add("--weight-decay", type=float, metavar="X", help=_default("weight_decay", "on matrices only"))
@@ -132,14 +170,51 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="all",
         metavar="N",
-        help="layers to compute twice for less memory: auto, none, all, or how many (default: auto, as memory demands)",
+        help="layers to compute twice: auto, none, all, or N (default: auto)",
     )
-    add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: a quarter of the run)")
-    add("--save-every", type=int, metavar="N", help="steps between checkpoints in OUT/checkpoints (default: none)")
+    _add_method(add)
+    add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: 4 a run)")
+    add(
+        "--save-every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints (default: each half hour)",
+    )
+    add("--keep", type=int, metavar="N", help=_default("keep", "newest checkpoints that stay"))
+    add("--patience", type=int, metavar="N", help="stop after N held-out losses without a new best")
+    add("--fresh", action="store_true", help="start anew; what an earlier run left in OUT goes")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
+
+
+def _add_method(add: Callable[..., Any]) -> None:
+    add("--lora", type=int, nargs="?", const=RANK, metavar="R", help=f"train adapters of this rank (bare: {RANK})")
+    add("--dora", action="store_true", default=None, help="train DoRA's magnitudes too")
+    add("--lora-alpha", type=float, metavar="X", help="adapters are scaled by X / R (default: 2 R)")
+    add("--lora-dropout", type=float, metavar="P", help="within adapters (default: 0)")
+    add("--lora-targets", nargs="+", metavar="NAME", help="as in q_proj v_proj (default: every linear layer)")
+    add("--merge", action="store_true", default=None, help="leave the merged model in OUT/model too")
+    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep as they are, as in 'model.embed_tokens.*'")
+    add("--neftune", type=float, metavar="A", help="noise on embeddings, 5 for instance (default: none)")
+    add("--label-smoothing", type=float, metavar="X", help="part of each target given to all tokens (default: 0)")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("a", metavar="A", help="a run's folder, a model's, an adapter's, a hub id or a .gguf file")
+    add("b", metavar="B", help="the other one")
+    add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--prompt", nargs="+", metavar="TEXT", help="have both answer these, side by side")
+    add("--max-tokens", type=int, default=512, metavar="N", help="at most so many an answer (default: 512)")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="M", help="a run's folder, an adapter's, a model's or a .gguf file")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must not be there yet")
+    add("--merge", action="store_true", help="add an adapter to the weights of its base model")
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:

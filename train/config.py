@@ -1,11 +1,12 @@
 """What a run is told: flags, then the DeepSpeed file, then defaults; settled once into a frozen RunConfig."""
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainError
+from train.method import Method
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -20,11 +21,13 @@ DEFAULTS: dict[str, Any] = {
     "zero": 1,
     "offload_optimizer": False,
     "gradient_checkpointing": "auto",
-    "save_every": 0,
+    "keep": 2,
     "seed": 0,
     "adam_betas": (0.9, 0.95),
     "adam_eps": 1e-8,
 }
+
+ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models do (Schulman et al. 2025)
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
 FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
@@ -52,7 +55,7 @@ class RunConfig:
     batch_packs: int  # of an optimizer step, on all ranks
     micro_packs: int  # of a micro-batch, on one rank
     free: tuple[str, ...]  # settings that the planner chooses, once model and GPU are known
-    schedule: str  # cosine | linear | constant
+    schedule: str  # cosine | linear | wsd | constant
     warmup_ratio: float
     warmup_steps: int | None
     weight_decay: float
@@ -62,15 +65,22 @@ class RunConfig:
     offload_optimizer: bool
     checkpointed_layers: int  # the first so many are computed again in the backward pass; -1: all
     eval_every: int | None  # None: a quarter of the run
-    save_every: int
+    save_every: int | None  # None: each half hour; 0: never, not at the end either
+    keep: int
+    patience: int | None  # held-out losses without a new best before the run ends
     seed: int
     adam_betas: tuple[float, float]
     adam_eps: float
+    method: Method = field(default_factory=Method)
 
     @property
     def num_micro_steps(self) -> int:
         """Micro-batches of a rank in each optimizer step: batch 16, micro 1, 3 ranks -> 6, two of the 18 empty."""
         return -(-self.batch_packs // (self.micro_packs * self.num_ranks))
+
+    def num_steps(self, num_packs: int) -> int:
+        """Optimizer steps of the whole run over a split of so many packs; the last of an epoch may be smaller."""
+        return self.steps or self.epochs * -(-num_packs // self.batch_packs)
 
 
 def settle(
@@ -78,7 +88,8 @@ def settle(
 ) -> RunConfig:
     """Settle every value of a run. Raises TrainError for a value out of range or a flag that contradicts the file."""
     given = _given(flags, file)
-    values = DEFAULTS | given
+    method = Method.of(given)
+    values = DEFAULTS | ({} if method.lora is None else {"learning_rate": ADAPTER_LEARNING_RATE}) | given
     precision = values["precision"]
     if precision == "auto":
         precision = "bf16" if has_bf16_gpu else "fp32"
@@ -103,10 +114,13 @@ def settle(
         offload_optimizer=values["offload_optimizer"],
         checkpointed_layers=_checkpointed_layers(values["gradient_checkpointing"]),
         eval_every=values.get("eval_every"),
-        save_every=values["save_every"],
+        save_every=values.get("save_every"),
+        keep=values["keep"],
+        patience=values.get("patience"),
         seed=values["seed"],
         adam_betas=tuple(values["adam_betas"]),
         adam_eps=values["adam_eps"],
+        method=method,
     )
     _check(config)
     return config
@@ -180,7 +194,7 @@ def _batch_packs(given: dict[str, Any], values: dict[str, Any], seq_len: int, nu
 
 
 def _check(config: RunConfig) -> None:
-    for name in ("epochs", "steps", "micro_packs", "batch_packs", "eval_every"):
+    for name in ("epochs", "steps", "micro_packs", "batch_packs", "eval_every", "keep", "patience"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise TrainError(f"{flag_name(name)} is {value}; it must be at least 1")

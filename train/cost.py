@@ -31,11 +31,11 @@ class Work:
 
 
 def model_flops(shape: ModelShape, tokens: int, squares: int) -> float:
-    """Operations of forward and backward: 6 a parameter and token, and causal attention inside each example.
+    """Operations of forward and backward: 6 a parameter and token, 4 where it is frozen, and causal attention.
 
     Recomputing, padding and the skipped logits of context tokens count nothing more or less (PaLM, appendix B).
     """
-    return 6.0 * shape.num_parameters * tokens + _attention_flops(shape, squares)
+    return (4.0 * shape.num_parameters + 2.0 * shape.num_trained) * tokens + _attention_flops(shape, squares)
 
 
 def _attention_flops(shape: ModelShape, squares: int) -> float:
@@ -46,19 +46,20 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     """What an optimizer step over `work` takes on all ranks; None for a GPU whose speed is not known."""
     if gpu.peak_flops is None or gpu.bytes_per_s is None:
         return None
-    ranks, parameters = config.num_ranks, shape.num_parameters
+    ranks, parameters, trained = config.num_ranks, shape.num_parameters, shape.num_trained
     bandwidth = MEMORY_RATE * gpu.bytes_per_s
     again = config.checkpointed_layers / max(1, shape.num_layers)
     head = shape.vocab_size * shape.hidden
-    body = 6.0 * (parameters - head) * work.tokens * (1 + again / 3) + 6.0 * head * work.targets
+    each = 4.0 + 2.0 * min(1.0, trained / parameters)  # operations a parameter and token: a frozen one has no gradient
+    body = each * (parameters - head) * work.tokens * (1 + 2 * again / each) + each * head * work.targets
     matmul = body / (MATMUL_RATE * gpu.peak_flops)
     attention = _attention_flops(shape, work.squares) * (1 + again * 2 / 7) / (ATTENTION_RATE * gpu.peak_flops)
     passes = EAGER_PASSES if config.zero == 3 else PASSES
     rest = passes * kept_bytes_a_token(shape, eager=False) * shape.num_layers * work.tokens / bandwidth
-    adding = 6.0 * parameters * config.num_micro_steps / bandwidth
-    moving = OPTIMIZER_BYTES * parameters / ranks / bandwidth
+    adding = 6.0 * trained * config.num_micro_steps / bandwidth
+    moving = OPTIMIZER_BYTES * trained / ranks / bandwidth
     if config.offload_optimizer:
-        moving = parameters / ranks * (4 / HOST_LINK + 1 / HOST_PARAMETERS)
+        moving = trained / ranks * (4 / HOST_LINK + 1 / HOST_PARAMETERS)
     computing = (matmul + attention + rest * (1 + again / 3)) / ranks
     launching = LAUNCH_S * shape.num_layers * config.num_micro_steps  # a short micro-batch waits for Python
     return max(computing, launching) + adding + moving + _link_seconds(config, shape, gpu)
@@ -68,6 +69,8 @@ def _link_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu) -> float:
     """Gradients summed once a step (ZeRO-1) or a micro-batch (2, 3), weights gathered once or twice a micro-batch."""
     if config.num_ranks == 1 or gpu.link_bytes_per_s is None:
         return 0.0
-    whole = 2.0 * shape.num_parameters * (config.num_ranks - 1) / config.num_ranks / gpu.link_bytes_per_s
+    a_parameter = 2.0 * (config.num_ranks - 1) / config.num_ranks / gpu.link_bytes_per_s
     micro_steps = config.num_micro_steps
-    return whole * {0: 2, 1: 3, 2: 2 * micro_steps + 1, 3: 3 * micro_steps}[config.zero]
+    if config.zero == 3:
+        return a_parameter * micro_steps * (2 * shape.num_parameters + shape.num_trained)
+    return a_parameter * shape.num_trained * {0: 2, 1: 3, 2: 2 * micro_steps + 1}[config.zero]

@@ -15,7 +15,9 @@ from train.deepspeed_config import deepspeed_config
 from train.hub import ModelFiles
 from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
-from train.model import DTYPES, ModelShape, count_parameters, load_model
+from train.lora import adapted_layers, choose_trained
+from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model
+from train.noise import add_noise
 from train.optimizer import build_optimizer
 
 
@@ -24,7 +26,9 @@ class Engine:
     """The engine around the model, and which kernels it runs."""
 
     deepspeed: Any
-    num_parameters: int
+    num_parameters: int  # of the model without adapters
+    num_trained: int
+    adapted: list[str]  # layers that have an adapter, by last name
     kernels: Kernels
     keep_alive: object  # transformers holds ZeRO-3's settings by a weak reference only
 
@@ -38,8 +42,18 @@ def build_engine(
         import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
     attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
     model, keep_alive = load_model(files, config, settings)
+    num_parameters = count_parameters(model)
+    choose_trained(model, config.method, config.seed)
+    num_trained, adapted = count_trained(model), adapted_layers(model)
     wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention)
-    return Engine(deepspeed=wrapped, num_parameters=count_parameters(model), kernels=kernels, keep_alive=keep_alive)
+    return Engine(
+        deepspeed=wrapped,
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+        adapted=adapted,
+        kernels=kernels,
+        keep_alive=keep_alive,
+    )
 
 
 def wrap_model(
@@ -69,6 +83,8 @@ def wrap_model(
         check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
         with torch.no_grad():
             check_isolation(wrapped, shape.vocab_size, ranks.device)
+    if config.method.neftune:  # once the probes are done, which must not be disturbed
+        add_noise(model, config.method.neftune)
     return wrapped, kernels
 
 

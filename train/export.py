@@ -3,37 +3,92 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from schemas.errors import TrainError
+from schemas.errors import SftpackError, TrainError
+from train.hub import ModelFiles
 from train.launch import Ranks, import_deepspeed
+from train.load import Shards
+from train.lora import write_adapter
+from train.model import build_in_one_piece, load_weights, read_shape
+from train.proof import ExportProof, prove_export
 
 
-def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype | None, ranks: Ranks) -> None:
-    """Write the engine's model with its tokenizer to `folder`; every rank calls it, rank 0 writes.
+def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
+    """Write the engine's model with the shards' tokenizer to `folder`; every rank calls it, rank 0 writes and proves.
 
-    `dtype` is that of the files the model came from: a half-precision one is kept, whatever it was trained in.
+    The dtype is that of the files the model came from where that is a half-precision one, whatever it was trained in.
     """
-    module = engine.module
+    module, dtype = engine.module, read_shape(base).dtype
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
     weights = gathered_weights(module, half, ranks)
+    return _write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
+
+
+def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
+    """Write the engine's adapters as a folder that peft loads; every rank calls it, rank 0 writes and proves it.
+
+    The tokenizer and where generation stops are beside them.
+    """
+    module = engine.module
+    weights = gathered_weights(module, None, ranks, trained_only=True)
     if not ranks.is_first:
-        return
+        return None
+    with _whole_folder(folder, shards.tokenizer) as temporary:
+        write_adapter(module, weights, base.name, temporary)
+        _add_turn_end(module.generation_config, shards.tokenizer)
+        module.generation_config.save_pretrained(temporary)
+        return prove_export(temporary, base, shards)
+
+
+def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> ExportProof:
+    """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
+    build_in_one_piece()
+    model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
+    return _write_model(model, None, folder, files.tokenizer, files, shards)
+
+
+def _write_model(
+    model: Any,
+    weights: dict[str, torch.Tensor] | None,
+    folder: Path,
+    tokenizer: Path,
+    base: ModelFiles,
+    shards: Shards | None,
+) -> ExportProof:
+    with _whole_folder(folder, tokenizer) as temporary:
+        _add_turn_end(model.generation_config, tokenizer)
+        model.save_pretrained(temporary, state_dict=weights)
+        _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+        return prove_export(temporary, base, shards)
+
+
+@contextmanager
+def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
+    """A folder to write into, the tokenizer in it, which takes its name once it is complete and proven.
+
+    What is refused stays beside it, as FOLDER-refused.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(tokenizer, temporary)
-        _add_turn_end(module.generation_config, tokenizer)
-        module.save_pretrained(temporary, state_dict=weights)
-        _set_dtype(temporary / "config.json", next(iter(weights.values())).dtype)
-        readable = (temporary / "config.json").stat().st_mode
+        shutil.copytree(tokenizer, temporary, ignore=shutil.ignore_patterns("adapter_*"))
+        yield temporary
+        readable = (temporary / "generation_config.json").stat().st_mode
         for file in temporary.iterdir():
             file.chmod(readable)  # safetensors writes files that only their owner may read
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
         temporary.rename(folder)
+    except SftpackError as error:
+        refused = folder.with_name(f"{folder.name}-refused")
+        temporary.rename(refused)
+        reason = str(error).replace(str(temporary), str(refused))
+        raise TrainError(f"{folder}: what was written did not pass its check: {reason}") from error
     except OSError as error:
         raise TrainError(
             f"{folder}: the model can't be written: {error.strerror or error}; free space there"
@@ -42,7 +97,9 @@ def export_model(engine: Any, folder: Path, tokenizer: Path, dtype: torch.dtype 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def gathered_weights(module: torch.nn.Module, dtype: torch.dtype | None, ranks: Ranks) -> dict[str, torch.Tensor]:
+def gathered_weights(
+    module: torch.nn.Module, dtype: torch.dtype | None, ranks: Ranks, *, trained_only: bool = False
+) -> dict[str, torch.Tensor]:
     """Parameters and buffers in CPU memory of rank 0 (elsewhere none), ZeRO-3's pieces joined one at a time.
 
     A tied parameter comes once, under its first name: transformers ties it again when it loads.
@@ -51,7 +108,7 @@ def gathered_weights(module: torch.nn.Module, dtype: torch.dtype | None, ranks: 
     weights: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
+        if id(tensor) in seen or (trained_only and not tensor.requires_grad):
             continue
         seen.add(id(tensor))
         with zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):

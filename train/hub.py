@@ -1,7 +1,7 @@
 """The name of a model in, files on this machine out: a folder, a .gguf file, or a hub id, fetched where it must be."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schemas.errors import ModelError
@@ -18,6 +18,13 @@ class ModelFiles:
     name: str  # as the user gave it
     folder: Path
     gguf: str | None
+    adapter: Path | None = None  # its own folder; `folder` is then the base model's
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of its tokenizer: an adapter was trained with its own."""
+        own = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return self.adapter if own and self.adapter is not None else self.folder
 
 
 def find_model(name: str) -> ModelFiles:
@@ -57,10 +64,26 @@ def _folder(name: str, path: Path) -> ModelFiles:
         return ModelFiles(name=name, folder=path, gguf=None)
     if (path / "model" / "config.json").is_file():  # the folder of a run
         return _folder(name, path / "model")
+    for adapter in (path, path / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            return _with_adapter(name, adapter)
     found = sorted(file.name for file in path.glob("*.gguf"))
     if found:
         raise ModelError(f"{name}: holds GGUF files; name one of them: --model {path / found[0]}")
     raise ModelError(f"{name}: holds no config.json, so it is no model's folder; check --model")
+
+
+def _with_adapter(name: str, adapter: Path) -> ModelFiles:
+    from train.lora import base_of_adapter
+
+    base = base_of_adapter(adapter)
+    try:
+        files = find_model(base)
+    except ModelError as error:
+        raise ModelError(f"{name}: is an adapter whose base model can't be had: {error}") from error
+    if files.adapter is not None:
+        raise ModelError(f"{name}: is an adapter on an adapter, {base}; merge that one first: train export --merge")
+    return replace(files, name=name, adapter=adapter)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from train.attention import Kernel, bounds, flash_attention, register_packed_att
 from train.batch import Batch
 from train.config import RunConfig
 from train.flash4 import flash4_kernel
-from train.loss import Measure, fuse_head, keeps_logits, losses_and_gradients, summed_loss
+from train.loss import Measure, fuse_head, keeps_logits, losses_and_gradients, same_dice, summed_loss
 from train.model import decoder_layers
 
 PROBE_LENGTHS = (51, 86)
@@ -76,7 +76,8 @@ def check_isolation(model: Any, vocab_size: int, device: torch.device, num_token
         arguments = {"position_ids": batch.position_ids, "attention_mask": None, "use_cache": False, **bounds(batch)}
         if keeps_logits(module):
             arguments["logits_to_keep"] = batch.predicting
-        logits = model(input_ids=batch.input_ids, **arguments).logits[0].detach()
+        with same_dice(device):
+            logits = model(input_ids=batch.input_ids, **arguments).logits[0].detach()
         outputs.append(logits if keeps_logits(module) else logits[batch.predicting])
     (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
     if torch.equal(one, other) or not torch.equal(two, same):

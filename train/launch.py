@@ -2,11 +2,16 @@
 
 import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import TrainError
@@ -14,7 +19,9 @@ from schemas.errors import TrainError
 if TYPE_CHECKING:
     import torch
 
-INTERRUPTED = 130  # exit code after Ctrl-C
+LAUNCHER = "SFTPACK_LAUNCHER"  # in the environment of ranks: the process that started them
+STOPPING_S = 30  # for ranks to leave after a signal, once the first has
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 TIMEOUT = timedelta(minutes=30)  # rank 0 may download a model or write a large one meanwhile
 
@@ -55,39 +62,90 @@ def num_local_processes(asked: int | None) -> int:
 
 
 def launch_processes(num_processes: int, arguments: list[str]) -> int:
-    """Start `train` with `arguments` once a device, as torchrun would, and wait; gives the exit code to leave with."""
-    import logging
+    """Start `train` with `arguments` once a device, and wait; gives the exit code to leave with.
 
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    A signal reaches each process once; where one process fails, the others are ended. Should this one be killed, they
+    die with it.
+    """
+    import torch.distributed
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_processes,
-        run_id=str(os.getpid()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0,
-        local_addr="127.0.0.1",
-    )
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is kept here, so no port is chosen before it is taken
+        LAUNCHER: str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "train.cli", *arguments]
+    processes: list[subprocess.Popen[bytes]] = []
+    with _passed_on(processes) as passed:
+        for number in map(str, range(num_processes)):
+            # a process group of its own: Ctrl-C reaches this process only, which passes it on
+            ranked = environment | {"RANK": number, "LOCAL_RANK": number}
+            processes.append(subprocess.Popen(command, env=ranked, process_group=0))
+        codes = _wait(processes)
+    failed = next(((rank, code) for rank, code in codes.items() if code != 0), None)
+    if failed is None:
+        return 0
+    rank, code = failed
+    if code < 0 and -code in passed:  # before it listened to signals
+        return 128 - code
+    if code < 0:
+        raise TrainError(f"rank {rank} was killed by signal {-code}; if memory ran out, `dmesg` says so")
+    return code  # the rank has told its error
+
+
+def die_with_launcher() -> None:
+    """Have the kernel kill this process when the `train run` that started it is gone."""
+    import ctypes
+
+    launcher = os.environ.get(LAUNCHER)
+    if launcher == str(os.getppid()):
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if launcher != str(os.getppid()):  # it went meanwhile
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _passed_on(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]]:
+    """Pass SIGTERM and SIGINT on to the processes while the block runs; gives those that came."""
+    passed: set[int] = set()
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        passed.add(signum)
+        for process in processes:
+            process.send_signal(signum)
+
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        elastic_launch(config, sys.executable)("-m", "train.cli", *arguments)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            raise TrainError(
-                f"rank {rank} was killed by signal {-failure.exitcode}; if memory ran out, `dmesg` says so"
-            ) from error
-        return 1  # the rank has told its error
-    except SignalException:
-        return INTERRUPTED  # rank 0 has told it
-    return 0
+        yield passed
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _wait(processes: "list[subprocess.Popen[bytes]]") -> dict[int, int]:
+    """The exit codes by rank, in the order in which they came; a failure ends the other processes.
+
+    Those that stop for a signal do so together.
+    """
+    codes: dict[int, int] = {}
+    deadline = None
+    while len(codes) < len(processes):
+        for rank, process in enumerate(processes):
+            if rank not in codes and (code := process.poll()) is not None:
+                codes[rank] = code
+                if code != 0 and deadline is None:
+                    deadline = time.monotonic() + (STOPPING_S if code in (130, 143) else 0)
+        if deadline is not None and time.monotonic() >= deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    return codes
 
 
 def join_ranks() -> Ranks:

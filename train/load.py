@@ -48,6 +48,11 @@ class Packs:
             seq_lengths=_values(batch, "seq_lengths", row).to_numpy(),
         )
 
+    def source_ids(self, index: int) -> np.ndarray:
+        """Of each example of a pack, which of the manifest's sources it is from."""
+        at = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return _values(self._batches[at], "source_ids", index - int(self._starts[at])).to_numpy()
+
     @cached_property
     def squares(self) -> np.ndarray:
         """Of each pack the sum of its examples' squared lengths, by which attention grows; reads all lengths once."""

@@ -1,11 +1,15 @@
 """Measures in, three views out: metrics.jsonl, TensorBoard's event files, and a bar or lines for whoever watches."""
 
+import contextlib
 import json
 import math
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from schemas.files import write_text_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,17 +56,28 @@ class EvalRecord:
 class RunLog:
     """What rank 0 writes while a run goes on. Other ranks have none."""
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
+    def __init__(self, folder: Path, num_steps: int, done: int = 0) -> None:
+        """Begin, or go on behind step `done`: what was logged after it is taken back, since it comes again."""
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.steps: list[StepRecord] = []
         self.evals: list[EvalRecord] = []
         self._num_steps = num_steps
-        self._metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        path = folder / "metrics.jsonl"
+        kept = _lines_until(path, done) if done else []
+        for values in kept:
+            if "eval_loss" in values:
+                self.evals.append(EvalRecord(**values))
+            else:
+                self.steps.append(StepRecord(**values))
+        write_text_whole(path, "".join(json.dumps(values) + "\n" for values in kept))
+        self._metrics = path.open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
         on_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1) if on_terminal else None
+        self._bar: Any = None
+        if on_terminal:
+            self._bar = tqdm(total=num_steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
@@ -90,6 +105,12 @@ class RunLog:
         self._write(asdict(record), step, "eval")
         self.say(f"step {step}/{self._num_steps}  held-out loss {loss:.4f}  perplexity {record.eval_perplexity:.2f}")
 
+    def flush(self) -> None:
+        """Wait until all is on disk: a checkpoint rests on it."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        self._board.flush()
+
     def close(self) -> None:
         """Flush and close all three."""
         self._metrics.close()
@@ -102,6 +123,17 @@ class RunLog:
         for name, value in values.items():
             if name != "step" and value is not None:
                 self._board.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, step)
+
+
+def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The measures up to `step`; the last line may be cut off where a run was killed."""
+    kept: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if values["step"] <= step:
+                kept.append(values)
+    return kept
 
 
 def perplexity(loss: float) -> float:

@@ -6,15 +6,16 @@ reads from the shards. DeepSpeed averages gradients over ranks, so each rank's s
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 
 from schemas.errors import TrainError
-from train.batch import Ahead, Plan, Step, pack_order
+from train.batch import Ahead, Plan, Step, pack_order, step_seed
 from train.config import RunConfig
 from train.gauges import Gauges
 from train.launch import Ranks
@@ -43,70 +44,83 @@ def train_steps(
     num_steps: int,
     gauges: Gauges,
     on_records: Callable[[list[StepRecord]], None],
-    on_step: Callable[[int], None],
+    on_step: Callable[[int], bool | None],
+    first_step: int = 0,
+    is_due: Callable[[int], bool] = lambda done: False,
 ) -> None:
-    """Take `num_steps` optimizer steps; every rank calls this.
+    """Take optimizer steps `first_step` (from 0) up to `num_steps`; every rank calls this.
 
-    `on_records` gets the numbers of the steps, some steps late. `on_step` is called after each with the number done;
-    the time it takes is not counted as training. Raises TrainError when the loss is no longer a number.
+    `on_records` gets the numbers of the steps, some steps late, but at once where `is_due` says of the number done that
+    something rests on them. `on_step` is called after each; the time it takes is not counted as training, and True
+    ends it. Raises TrainError when the loss is no longer a number.
     """
     every = max(1, min(10, num_steps // 50))
     pending: list[_Pending] = []
-    ahead, steps = Ahead(packs, ranks.device), _steps(packs, plan, config, ranks, num_steps)
+    ahead, steps = Ahead(packs, ranks.device), _steps(packs, plan, config, ranks, range(first_step, num_steps))
     coming: Step | None = next(steps)
     engine.train()  # transformers loads models in evaluation mode, in which gradients are not checkpointed
     started = time.perf_counter()
     try:
-        for index in range(num_steps):
+        for index in range(first_step, num_steps):
             step, coming = coming, next(steps, None)
             assert step is not None
-            if index == 0:
+            if index == first_step:
                 ahead.ask(step)
             if coming is not None:
                 ahead.ask(coming)
-            pending.append(_take_step(engine, ahead, step, learning_rate(config, index, num_steps), ranks))
-            if len(pending) == every or index + 1 == num_steps:
+            torch.manual_seed(step_seed(config.seed, index, ranks.rank))
+            pending.append(_take_step(engine, ahead, step, num_steps, config, ranks))
+            if is_due(index + 1) or len(pending) == every or index + 1 == num_steps:
                 records = _read(pending, ranks, gauges, ahead, started)
                 on_records(records)
-                check_numbers(records, config.precision)
+                check_numbers(records, config, [each.step.packs for each in pending])
                 pending, started = [], time.perf_counter()
             before = time.perf_counter()
-            on_step(index + 1)
+            if on_step(index + 1):
+                break
             started += time.perf_counter() - before
     finally:
         ahead.close()
 
 
-def _steps(packs: Packs, plan: Plan, config: RunConfig, ranks: Ranks, num_steps: int) -> Iterator[Step]:
-    order, epoch = pack_order(len(packs), config.seed, 0, packs.heaviest), 0
-    for index in range(num_steps):
+def _steps(packs: Packs, plan: Plan, config: RunConfig, ranks: Ranks, indices: range) -> Iterator[Step]:
+    epoch, order = -1, np.zeros(0, dtype=np.int64)
+    for index in indices:
         if index // plan.steps_an_epoch != epoch:
             epoch = index // plan.steps_an_epoch
-            order = pack_order(len(packs), config.seed, epoch)
+            order = pack_order(len(packs), config.seed, epoch, packs.heaviest)
         yield plan.step(index, ranks.rank, packs, order)
 
 
-def check_numbers(records: list[StepRecord], precision: str) -> None:
-    """Raise TrainError where a loss or a gradient norm is no longer a number.
+def check_numbers(records: list[StepRecord], config: RunConfig, packs: Sequence[Sequence[int]]) -> None:
+    """Raise TrainError where a loss or a gradient norm is no longer a number; `packs` are those of each step.
 
     In fp16 a norm may be: DeepSpeed then skips the step and scales the loss down.
     """
-    for record in records:
-        measures = {"loss": record.loss} | ({} if precision == "fp16" else {"gradient norm": record.grad_norm})
+    for record, taken in zip(records, packs, strict=True):
+        measures = {"loss": record.loss} | ({} if config.precision == "fp16" else {"gradient norm": record.grad_norm})
         for name, value in measures.items():
             if value is not None and not math.isfinite(value):
                 raise TrainError(
-                    f"the {name} of step {record.step} is {value}; lower --learning-rate, or use --precision fp32"
+                    f"the {name} of step {record.step} is {value}; lower --learning-rate, use --precision fp32, or "
+                    f"look at its packs, {_listed(taken)}: dataprep inspect {config.shards} --pack {taken[0]}"
                 )
 
 
-def _take_step(engine: Any, ahead: Ahead, step: Step, rate: float, ranks: Ranks) -> _Pending:
+def _listed(packs: Sequence[int], most: int = 16) -> str:
+    """7, 4, 12, and how many more."""
+    shown = ", ".join(map(str, packs[:most]))
+    return shown if len(packs) <= most else f"{shown} and {len(packs) - most} more"
+
+
+def _take_step(engine: Any, ahead: Ahead, step: Step, num_steps: int, config: RunConfig, ranks: Ranks) -> _Pending:
+    rate = learning_rate(config, step.index, num_steps)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     share = ranks.num_ranks / max(1, step.num_targets)
     loss_sum = torch.zeros((), dtype=torch.float32, device=ranks.device)
     for _ in step.micro_batches:
-        loss = summed_loss(engine, ahead.take())
+        loss = summed_loss(engine, ahead.take(), config.method.label_smoothing)
         engine.backward(loss * share, scale_wrt_gas=False)
         engine.step()
         loss_sum += loss.detach()

@@ -1,7 +1,8 @@
 """A batch in, the sum of its targets' losses out. Logits exist for targets only; context tokens never have any."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +17,28 @@ COMPILED_CHUNK_ROWS = 4096  # logits of 1.2 GB for Qwen3's vocabulary; fewer row
 Measure = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
     """Sum over the batch's targets of the cross-entropy in float32, a scalar; dividing it is the caller's part.
 
-    `model` is a causal language model of transformers, or the DeepSpeed engine around it.
+    `model` is a causal language model of transformers, or the DeepSpeed engine around it. With label smoothing (Szegedy
+    et al. 2016) that part of each target is spread over the vocabulary.
     """
     module = getattr(model, "module", model)
+    logits = _target_logits(model, module, batch)
+    if isinstance(fused := head_of(module).forward, _HeadInLoss):
+        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure, smoothing)
+    return SummedCrossEntropy.apply(logits, batch.labels, smoothing)
+
+
+def target_losses(model: Any, batch: Batch) -> torch.Tensor:
+    """The cross-entropy of each of the batch's targets, (targets,) in float32; for a model whose head is its own."""
+    logits = _target_logits(model, model, batch)
+    normalizers = torch.cat([chunk.float().logsumexp(-1) for chunk in logits.split(CHUNK_ROWS)])
+    return normalizers - logits.gather(1, batch.labels[:, None])[:, 0].float()
+
+
+def _target_logits(model: Any, module: Any, batch: Batch) -> torch.Tensor:
+    """Logits where targets are predicted, (targets, vocabulary), or hidden states where the head is in the loss."""
     sliced = keeps_logits(module)
     logits = model(
         input_ids=batch.input_ids,
@@ -31,11 +48,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
         **({"logits_to_keep": batch.predicting} if sliced else {}),
         **bounds(batch),
     ).logits[0]
-    if not sliced:
-        logits = logits[batch.predicting]
-    if isinstance(fused := head_of(module).forward, _HeadInLoss):
-        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure)
-    return SummedCrossEntropy.apply(logits, batch.labels)
+    return logits if sliced else logits[batch.predicting]
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -46,16 +59,20 @@ class SummedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum of -log softmax(logits)[label]."""
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+        """Sum of -log softmax(logits)[label]; `smoothing` of it is the mean over all labels."""
         counted = labels != IGNORED_LABEL
         places = labels.where(counted, 0)[:, None]
         normalizers = torch.cat([chunk.float().logsumexp(-1) for chunk in logits.split(CHUNK_ROWS)])
         ctx.save_for_backward(logits, places, counted, normalizers)
-        return ((normalizers - logits.gather(1, places)[:, 0].float()) * counted).sum()
+        ctx.smoothing = smoothing
+        scores = (1 - smoothing) * logits.gather(1, places)[:, 0].float()
+        if smoothing:
+            scores += smoothing * logits.mean(-1, dtype=torch.float32)
+        return ((normalizers - scores) * counted).sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Softmax minus one at the label, in the logits' own dtype."""
         logits, places, counted, normalizers = ctx.saved_tensors
         result = torch.empty_like(logits)
@@ -63,9 +80,11 @@ class SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(logits), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             share = (logits[rows].float() - normalizers[rows, None]).exp_()
-            share.scatter_add_(1, places[rows], torch.full_like(share[:, :1], -1.0))
+            share.scatter_add_(1, places[rows], torch.full_like(share[:, :1], ctx.smoothing - 1.0))
+            if ctx.smoothing:
+                share -= ctx.smoothing / share.shape[1]
             result[rows] = share.mul_(scale[rows])
-        return result, None
+        return result, None, None
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -77,30 +96,37 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, measure: Measure | None
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        measure: Measure | None,
+        smoothing: float = 0.0,
     ) -> torch.Tensor:
         """Sum of -log softmax(hidden @ weight.T)[label]; hidden (targets, width), weight (vocabulary, width)."""
         rows = CHUNK_ROWS if measure is None else COMPILED_CHUNK_ROWS
-        wanted = any(ctx.needs_input_grad)
+        measure = _smoothed(measure or losses_and_gradients, smoothing)
+        to_hidden_wanted, to_weight_wanted = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        to_hidden = torch.empty_like(hidden) if wanted else None
-        to_weight = torch.zeros_like(weight) if wanted else None
+        to_hidden = torch.empty_like(hidden) if to_hidden_wanted else None
+        to_weight = torch.zeros_like(weight) if to_weight_wanted else None  # a frozen head has none
         for start in range(0, len(hidden), rows):
             chunk = hidden[start : start + rows]
-            losses, to_logits = (measure or losses_and_gradients)(chunk @ weight.T, labels[start : start + rows])
+            losses, to_logits = measure(chunk @ weight.T, labels[start : start + rows])
             total += losses
-            if to_hidden is not None and to_weight is not None:
+            if to_hidden is not None:
                 torch.mm(to_logits, weight, out=to_hidden[start : start + rows])
+            if to_weight is not None:
                 to_weight.addmm_(to_logits.T, chunk)
             del to_logits  # or the next chunk's logits would stand beside it
         ctx.save_for_backward(to_hidden, to_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """What the forward pass made, times the gradient of the sum."""
-        to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None
+        to_hidden, to_weight = (made if made is None else made.mul_(gradients[0]) for made in ctx.saved_tensors)
+        return to_hidden, to_weight, None, None, None
 
 
 def losses_and_gradients(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,6 +139,23 @@ def losses_and_gradients(logits: torch.Tensor, labels: torch.Tensor) -> tuple[to
     right = places == torch.arange(logits.shape[1], device=logits.device)
     gradient = ((scores - normalizers).exp() - right.float()) * counted[:, None]
     return losses.sum(), gradient.to(logits.dtype)
+
+
+def _smoothed(measure: Measure, smoothing: float) -> Measure:
+    """The measure with label smoothing: of each target that part goes from its label to the mean of all."""
+    if not smoothing:
+        return measure
+
+    def call(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        counted = labels != IGNORED_LABEL
+        places = labels.where(counted, 0)[:, None]
+        lead = logits.gather(1, places)[:, 0].float() - logits.mean(-1, dtype=torch.float32)
+        losses, gradients = measure(logits, labels)  # which may write over the logits
+        part = smoothing * counted[:, None].to(gradients.dtype)
+        gradients.sub_(part / logits.shape[1]).scatter_add_(1, places, part)
+        return losses + smoothing * (lead * counted).sum(), gradients
+
+    return call
 
 
 class _HeadInLoss:
@@ -133,15 +176,16 @@ def head_of(model: Any) -> Any:
 def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
     """Move the head's matmul into the loss, where a look at `batch` shows that the model only multiplies there.
 
-    False, and nothing changed, for a head with a bias, or a model that scales or caps its logits.
+    False, and nothing changed, for a head with a bias or an adapter, or a model that scales or caps its logits.
     """
     head = head_of(model)
-    if getattr(head, "bias", None) is not None or not keeps_logits(model):
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or not keeps_logits(model):
         return False
 
     def logits() -> torch.Tensor:
         arguments = {"position_ids": batch.position_ids, "logits_to_keep": batch.predicting, **bounds(batch)}
-        return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
+        with same_dice(batch.input_ids.device):
+            return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
 
     whole = logits().detach()
     head.forward = _HeadInLoss(head.weight, measure)
@@ -150,6 +194,14 @@ def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
         return True
     del head.forward
     return False
+
+
+@contextmanager
+def same_dice(device: torch.device) -> Iterator[None]:
+    """Let dropout fall the same way each time, and the run's own dice lie as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
 
 
 def keeps_logits(model: torch.nn.Module) -> bool:

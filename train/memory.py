@@ -39,17 +39,19 @@ def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) ->
     tokens = config.micro_packs * longest_pack
     eager = config.zero == 3
     twice_as_wide = 2 if config.precision == "fp32" else 1
-    layer = twice_as_wide * kept_bytes_a_token(shape, eager=eager)
+    layer = twice_as_wide * (kept_bytes_a_token(shape, eager=eager) + _adapters_bytes_a_token(config, shape))
     boundary, head = twice_as_wide * 2 * shape.hidden, twice_as_wide * 2 * shape.vocab_size * shape.hidden
+    if config.method.lora is not None:
+        head = 0  # frozen, it has no gradient
     again = config.checkpointed_layers
     rows = tokens if eager else min(tokens, COMPILED_CHUNK_ROWS)
     logits: float = 4 * rows * shape.vocab_size if eager else 2 * rows * shape.vocab_size + head
     # the checkpointed layers are the first: when they are computed again, nothing is kept of the others
     kept: float = tokens * (layer * (shape.num_layers - again) + boundary * again)
     recomputed: float = tokens * (boundary * again + 1.6 * layer) - logits if again == shape.num_layers else 0
-    buffers = WORKSPACE + 2 * BUCKET + head / (config.num_ranks if config.zero == 3 else 1)
+    buffers = WORKSPACE + 2 * min(BUCKET, shape.num_trained) + head / (config.num_ranks if config.zero == 3 else 1)
     # all gradients copied side by side, or one group's on their way to the optimizer
-    copied = max(gradients, 6 * min(shape.num_parameters, GROUP_PARAMETERS)) / config.num_ranks
+    copied = max(gradients, 6 * min(shape.num_trained, GROUP_PARAMETERS)) / config.num_ranks
     in_step = 0.0 if config.offload_optimizer else copied + WORKSPACE
     working: float = max(kept, recomputed)
     if working + logits + buffers < in_step:
@@ -65,20 +67,24 @@ def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) ->
 
 
 def states(config: RunConfig, shape: ModelShape) -> tuple[float, float, float]:
-    """Bytes of weights, gradients and optimizer (float32 weights, two moments) on each rank."""
-    parameters, ranks = shape.num_parameters, config.num_ranks
+    """Bytes of weights, gradients and optimizer (float32 weights, two moments) on each rank.
+
+    Only what is trained has the last two.
+    """
+    trained, ranks = shape.num_trained, config.num_ranks
+    parameters = shape.num_parameters + (trained if config.method.lora is not None else 0)
     size = 4 if config.precision == "fp32" else 2
     optimizer = (8 if config.precision == "fp32" else 12) / (ranks if config.zero else 1)
     weights = size / (ranks if config.zero == 3 else 1)
     gradients = size / (ranks if config.zero > 1 else 1)
     live = size * min(LIVE, parameters) if config.zero == 3 else 0.0
-    held = 0.0 if config.offload_optimizer else optimizer * parameters
-    return weights * parameters + live, gradients * parameters, held
+    held = 0.0 if config.offload_optimizer else optimizer * trained
+    return weights * parameters + live, gradients * trained, held
 
 
 def host_bytes(config: RunConfig, shape: ModelShape) -> float:
     """CPU memory of all ranks together: what is offloaded."""
-    return 16.0 * shape.num_parameters if config.offload_optimizer else 0.0
+    return 16.0 * shape.num_trained if config.offload_optimizer else 0.0
 
 
 def kept_bytes_a_token(shape: ModelShape, *, eager: bool) -> float:
@@ -87,3 +93,13 @@ def kept_bytes_a_token(shape: ModelShape, *, eager: bool) -> float:
     if eager:  # norms also in float32, SwiGLU's parts one by one
         return 16 * hidden + 10 * (query + key) + 8 * inner
     return 2 * (4 * hidden + 3 * query + 3 * key + 3 * inner)
+
+
+def _adapters_bytes_a_token(config: RunConfig, shape: ModelShape) -> float:
+    """What the adapters of a layer keep besides, where all seven linear layers have one."""
+    lora = config.method.lora
+    if lora is None:
+        return 0.0
+    inputs = 5 * shape.hidden + shape.query_width + shape.intermediate
+    outputs = shape.query_width + 2 * shape.key_width + 2 * shape.hidden + 2 * shape.intermediate
+    return 2 * (7 * lora.rank + (inputs if lora.dropout else 0) + (2 * outputs if lora.dora else 0))

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from train.attention import NAME
 from train.config import RunConfig
 from train.hub import ModelFiles
 from train.load import Shards
+from train.lora import choose_trained, merge_adapter
+from train.method import Method
 
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -28,11 +30,13 @@ class ModelShape:
     head_dim: int
     vocab_size: int  # rows of the embedding
     num_parameters: int  # tied ones once
+    num_trained: int  # of them, or of adapters beside them
     hidden: int
     intermediate: int
     query_width: int  # of all heads together
     key_width: int
     dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
+    tied: bool = False  # head and embeddings are one matrix
 
 
 @cache
@@ -48,19 +52,42 @@ def read_shape(files: ModelFiles) -> ModelShape:
             f"{files.name}: its {mixing[0]} layers carry state from one example of a pack into the next, so it "
             "can't be trained on packs yet; choose a model with plain attention"
         )
+    num_parameters = count_parameters(_built(config))
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelShape(
         architecture=(config.architectures or [config.model_type])[0],
         num_layers=text.num_hidden_layers,
         head_dim=head_dim,
         vocab_size=text.vocab_size,
-        num_parameters=_count_in_config(config),
+        num_parameters=num_parameters,
+        num_trained=num_parameters,
         hidden=text.hidden_size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         query_width=text.num_attention_heads * head_dim,
         key_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         dtype=text.dtype if files.gguf is None else None,
+        tied=bool(getattr(text, "tie_word_embeddings", False)),
     )
+
+
+def shape_as_trained(files: ModelFiles, method: Method) -> ModelShape:
+    """The shape with the number of parameters that `method` trains.
+
+    Raises TrainError where it names layers or weights that aren't there.
+    """
+    from transformers import AutoConfig
+
+    shape = read_shape(files)
+    if method.lora is not None and files.adapter is not None:
+        raise ModelError(
+            f"{files.name}: is an adapter already; merge it first: train export --model {files.name} --merge --out DIR"
+        )
+    if method.lora is None and not method.freeze:
+        return shape
+    model = _built(AutoConfig.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True))
+    with torch.device("meta"):
+        choose_trained(model, method, seed=0)
+    return replace(shape, num_trained=count_trained(model))
 
 
 def check_fits(files: ModelFiles, shape: ModelShape, shards: Shards) -> None:
@@ -91,10 +118,10 @@ def tokenizer_hashes(files: ModelFiles) -> dict[tuple[str, str], str]:
     """
     from transformers import AutoTokenizer
 
-    if files.gguf is None and not (files.folder / "tokenizer_config.json").is_file():
+    if files.gguf is None and not (files.tokenizer / "tokenizer_config.json").is_file():
         return {}
     with told_as_model_error(files):
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(files.tokenizer, gguf_file=files.gguf, local_files_only=True)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several, by name
@@ -110,7 +137,7 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
     """
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    in_pieces = config.zero == 3 and files.gguf is None
+    in_pieces = config.zero == 3 and files.gguf is None and files.adapter is None
     keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
     model = load_weights(files, DTYPES[config.precision], NAME)
     checkpoint_layers(model, config.checkpointed_layers)
@@ -137,8 +164,11 @@ def checkpoint_layers(model: Any, count: int) -> None:
 
 
 def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = None) -> Any:
-    """The causal language model in `files`. Raises ModelError when it can't be loaded, or weights of it are missing."""
-    from transformers import AutoModelForCausalLM
+    """The causal language model in `files`, an adapter merged.
+
+    Raises ModelError when it can't be loaded, or weights of it are missing.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     if files.gguf is not None:
         _quiet_gguf()
@@ -159,7 +189,18 @@ def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = 
     if files.gguf is not None:  # its weights are plain tensors by now, though transformers still calls it quantized
         model.hf_quantizer = None
         vars(model.config).pop("quantization_config", None)
+    if files.adapter is not None:
+        model = merge_adapter(model, files.adapter)
+        with suppress(OSError):
+            model.generation_config = GenerationConfig.from_pretrained(files.adapter)
     return model
+
+
+def build_in_one_piece() -> None:
+    """Have models that are built from here on be whole ones, where a run's ZeRO-3 would cut them up over all ranks."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -167,12 +208,18 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
 
 
-def _count_in_config(config: Any) -> int:
-    """Parameters of a model that is not loaded."""
+def count_trained(model: torch.nn.Module) -> int:
+    """Parameters that have gradients, tied ones once."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trained)
+
+
+def _built(config: Any) -> Any:
+    """The model of a config, without weights."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return count_parameters(AutoModelForCausalLM.from_config(config))
+        return AutoModelForCausalLM.from_config(config)
 
 
 @contextmanager

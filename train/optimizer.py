@@ -8,6 +8,7 @@ import torch
 
 from train.config import RunConfig
 
+COOLDOWN = 0.2  # of what follows the warm-up in wsd: a fall of 1 - sqrt(x) (Hägele et al. 2024)
 GROUP_PARAMETERS = 500_000_000  # DeepSpeed copies a group's gradients, in float32 too, when it takes a step
 
 
@@ -73,7 +74,12 @@ def learning_rate(config: RunConfig, step: int, num_steps: int) -> float:
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, num_steps - warmup)
-    factors = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
+    factors = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "wsd": 1 - math.sqrt(max(0.0, 1 - (1 - progress) / COOLDOWN)),
+        "constant": 1.0,
+    }
     return config.learning_rate * factors[config.schedule]
 
 

@@ -12,7 +12,7 @@ from train.hub import find_config
 from train.launch import quiet_libraries
 from train.load import Shards, open_shards
 from train.memory import host_bytes
-from train.model import ModelShape, read_shape
+from train.model import ModelShape, shape_as_trained
 from train.planner import USABLE, Forecast, choose, foresee, step_work
 
 
@@ -23,7 +23,6 @@ def plan(options: Namespace) -> int:
     count, gpu = parse_gpus(options.gpus) if options.gpus else _gpus_here()
     content = read_deepspeed_file(options.deepspeed) if options.deepspeed else {}
     name = options.model or shards.manifest.model
-    shape = read_shape(find_config(name))
     config = settle(
         options,
         file_settings(content),
@@ -32,6 +31,7 @@ def plan(options: Namespace) -> int:
         num_ranks=count,
         has_bf16_gpu=True,
     )
+    shape = shape_as_trained(find_config(name), config.method)
     if config.checkpointed_layers < 0:
         config = replace(config, checkpointed_layers=shape.num_layers)
     work = step_work(config, shards.train)
@@ -51,8 +51,10 @@ def _gpus_here() -> tuple[int, Gpu]:
 
 def _opening(chosen: Forecast, shape: ModelShape, gpu: Gpu, shards: Shards) -> list[str]:
     config, packs = chosen.config, shards.train
+    trained = config.method.line(shape.num_trained, shape.num_parameters)
     return [
         f"model      {config.model}: {shape.num_parameters:,} parameters, {config.precision}",
+        *([f"trained    {trained}"] if shape.num_trained != shape.num_parameters else []),
         f"GPUs       {config.num_ranks} x {gpu.name}, {gpu.memory_bytes / GIB:.1f} GiB each",
         f"data       {len(packs):,} packs, {int(packs.num_tokens.sum()):,} tokens, of which "
         f"{int(packs.num_targets.sum()) / max(1, int(packs.num_tokens.sum())):.0%} targets",

@@ -1,8 +1,12 @@
 """`train run`: check everything that can be refused, start or join the ranks, train, and leave a model and a report."""
 
+import json
+import signal
+import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import TrainError
 from train.config import RunConfig, settle
@@ -10,6 +14,7 @@ from train.deepspeed_config import file_settings, read_deepspeed_file
 from train.hub import ModelFiles, find_model
 from train.launch import (
     Ranks,
+    die_with_launcher,
     join_ranks,
     launch_processes,
     num_local_processes,
@@ -19,6 +24,10 @@ from train.launch import (
 )
 from train.load import Shards, open_shards
 
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.resume import Found
+
 
 def run(options: Namespace, arguments: list[str]) -> int:
     """Train as `options` say; `arguments` are what other processes are started with. Gives the exit code."""
@@ -27,27 +36,89 @@ def run(options: Namespace, arguments: list[str]) -> int:
     name = options.model or shards.manifest.model
     if not under_launcher():
         num_processes = num_local_processes(options.procs)
-        _settle(options, content, shards, name, num_processes)
-        if options.out is not None:
-            _refuse_used(options.out)
+        config = _settle(options, content, shards, name, num_processes)
+        if options.out is not None and _find(options, content, shards, config, options.out).finished:
+            return _tell_finished(options.out)
         _check_model(find_model(name), shards)
         if num_processes > 1:
             return launch_processes(num_processes, arguments)
+    return _run_as_rank(options, content, shards, name)
+
+
+def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str) -> int:
     import torch.distributed
 
+    from train.requests import Stopped
+    from train.resume import NOTHING, at_its_stage, folder_of_one_run
     from train.session import train_session
 
+    die_with_launcher()
     ranks = join_ranks()
     quiet_libraries()
     config = _settle(options, content, shards, name, ranks.num_ranks)
     files = _find_on_each_machine(name, ranks)
     if ranks.is_first and ranks.num_ranks > 1:  # a launcher may have started the ranks at once
         _check_model(files, shards)
-    out = Path(share(ranks, _out_folder(options.out, name) if ranks.is_first else None))
-    train_session(config, content, shards, files, out, ranks)
-    torch.distributed.barrier()  # nobody leaves while rank 0 still writes
-    torch.distributed.destroy_process_group()
+    out = Path(share(ranks, str(options.out or _free_folder(name)) if ranks.is_first else None))
+    code = 0
+    with folder_of_one_run(out, fresh=options.fresh) if ranks.is_first else nullcontext():
+        found = _find(options, content, shards, config, out) if ranks.is_first else NOTHING
+        for complaint in found.complaints:
+            print(f"note       {complaint}", flush=True)
+        finished, checkpoint = _share_found(found, out, ranks)
+        if finished:
+            code = _tell_finished(out) if ranks.is_first else 0
+        else:
+            config = at_its_stage(config, checkpoint, asked=_asks_stage(options, content))
+            try:
+                train_session(config, content, shards, files, out, ranks, checkpoint)
+            except Stopped as stopped:
+                code = 128 + stopped.signum
+                if ranks.is_first:
+                    print(_stopped_line(stopped.signum, stopped.step, out), file=sys.stderr, flush=True)
+        torch.distributed.barrier()  # nobody leaves while rank 0 still writes
+        torch.distributed.destroy_process_group()
+    return code
+
+
+def _find(options: Namespace, content: dict[str, Any], shards: Shards, config: RunConfig, out: Path) -> "Found":
+    """What `out` holds, where it fits this run."""
+    from train.checkpoint import newest_checkpoint
+    from train.resume import at_its_stage, look_into
+
+    if not options.fresh:
+        config = at_its_stage(config, newest_checkpoint(out)[0], asked=_asks_stage(options, content))
+    return look_into(out, config, shards, fresh=options.fresh)
+
+
+def _share_found(found: "Found", out: Path, ranks: Ranks) -> "tuple[bool, Checkpoint | None]":
+    """Rank 0's finding, on every rank."""
+    from train.checkpoint import read_checkpoint
+
+    name = found.checkpoint.name if found.checkpoint is not None else ""
+    said = json.loads(share(ranks, json.dumps([found.finished, name]) if ranks.is_first else None))
+    if found.checkpoint is not None or not said[1]:
+        return said[0], found.checkpoint
+    try:
+        return said[0], read_checkpoint(out / "checkpoints" / said[1])
+    except ValueError as error:
+        raise TrainError(f"{out / 'checkpoints' / said[1]}: {error} on this machine; share the folder") from error
+
+
+def _asks_stage(options: Namespace, content: dict[str, Any]) -> bool:
+    return options.zero is not None or "zero" in file_settings(content)
+
+
+def _tell_finished(out: Path) -> int:
+    print(f"{out}: this run is finished; to train anew, choose another --out or add --fresh", flush=True)
     return 0
+
+
+def _stopped_line(signum: int, step: int, out: Path) -> str:
+    return (
+        f"train: stopped by {signal.Signals(signum).name} after step {step}, which is saved; "
+        f"the same command with --out {out} goes on from there"
+    )
 
 
 def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: str, num_ranks: int) -> RunConfig:
@@ -62,6 +133,8 @@ def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: s
         num_ranks=num_ranks,
         has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
     )
+    if config.patience is not None and shards.val is None:
+        raise TrainError("--patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05")
     if config.precision == "fp16" and not on_gpu:
         raise TrainError("--precision fp16 needs a GPU; use bf16 or fp32 on CPU")
     return config
@@ -83,20 +156,11 @@ def _find_on_each_machine(name: str, ranks: Ranks) -> ModelFiles:
     return files or find_model(name)
 
 
-def _out_folder(asked: Path | None, model: str) -> str:
-    """The run's folder: the one asked for, or the first of runs/MODEL, runs/MODEL-2, … that is not there."""
-    if asked is not None:
-        _refuse_used(asked)
-        return str(asked)
+def _free_folder(model: str) -> Path:
+    """The first of runs/MODEL, runs/MODEL-2, … that is not there."""
     stem = Path("runs") / (Path(model).stem if model.endswith(".gguf") else Path(model).name or "model")
     free, number = stem, 1
     while free.exists():
         number += 1
         free = stem.with_name(f"{stem.name}-{number}")
-    return str(free)
-
-
-def _refuse_used(out: Path) -> None:
-    for name in ("model", "checkpoints"):
-        if (out / name).exists():
-            raise TrainError(f"{out / name}: an earlier run left this; choose another --out, or delete {out} first")
+    return free

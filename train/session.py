@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,38 @@ import torch
 
 from schemas.errors import TrainError
 from train.batch import Plan
+from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig
 from train.engine import Engine, build_engine
-from train.evaluate import held_out_loss
-from train.export import export_model
 from train.gauges import Gauges
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
-from train.log import RunLog, StepRecord
+from train.log import RunLog
 from train.loop import train_steps
-from train.model import ModelShape, read_shape
+from train.model import ModelShape, shape_as_trained
 from train.planner import Forecast, choose, step_work
+from train.requests import Requests
+from train.resume import needs_conversion, state_for
 from train.summary import RunSummary, write_summary
+from train.watch import Watch
 
 
 def train_session(
-    config: RunConfig, content: dict[str, Any], shards: Shards, files: ModelFiles, out: Path, ranks: Ranks
+    config: RunConfig,
+    content: dict[str, Any],
+    shards: Shards,
+    files: ModelFiles,
+    out: Path,
+    ranks: Ranks,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train and leave OUT/model, OUT/metrics.jsonl, OUT/tensorboard and OUT/summary.html; every rank calls this.
 
-    `content` is the user's DeepSpeed file. Raises TrainError when memory runs out or the loss is no longer a number.
+    `content` is the user's DeepSpeed file; from `checkpoint` on an earlier run is continued. Raises TrainError when
+    memory runs out or the loss is no longer a number, Stopped when a signal ended it.
     """
-    shape = read_shape(files)
+    shape = shape_as_trained(files, config.method)
     gauges, forecast = Gauges.of(shape, ranks), None
     if gauges.gpu is not None:
         forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
@@ -47,80 +56,131 @@ def train_session(
         micro_packs=config.micro_packs,
         num_ranks=ranks.num_ranks,
     )
-    num_steps = config.steps or config.epochs * plan.steps_an_epoch
+    num_steps = config.num_steps(len(shards.train))
+    done = checkpoint.step if checkpoint is not None else 0
     if ranks.is_first:
-        _make_folder(out)
+        _make_folder(out, done)
     with _memory_told(config):
-        engine = build_engine(files, shape, config, content, ranks)
+        engine = _engine_at(checkpoint, files, shape, config, content, out, ranks)
         log = None
         if ranks.is_first:
             print("\n".join(_opening_lines(config, shards, plan, engine, forecast)), flush=True)
-            log = RunLog(out, num_steps)
-        watch = _Watch(
-            config=config, shards=shards, shape=shape, engine=engine, ranks=ranks, out=out, log=log, num_steps=num_steps
+            if checkpoint is not None:
+                print(_going_on(out, checkpoint, config, num_steps), flush=True)
+            log = RunLog(out, num_steps, done)
+        watch = Watch(
+            config=config,
+            shards=shards,
+            files=files,
+            engine=engine,
+            ranks=ranks,
+            out=out,
+            plan=plan,
+            num_steps=num_steps,
+            log=log,
+            requests=Requests(ranks, by_time=config.save_every is None),
+            evals=list(checkpoint.evals) if checkpoint is not None else [],
+            seconds=checkpoint.seconds if checkpoint is not None else 0.0,
+            saved=done,
         )
-        started = time.perf_counter()
         try:
-            watch.evaluate(0)
-            train_steps(
-                engine.deepspeed, shards.train, plan, config, ranks, num_steps, gauges, watch.on_records, watch.on_step
-            )
+            _train(watch, gauges, done)
         finally:
             if log is not None:
                 log.close()
-    seconds = time.perf_counter() - started
-    export_model(engine.deepspeed, out / "model", shards.tokenizer, shape.dtype, ranks)
-    if log is not None:
-        summary = RunSummary.of(config, shards, log, num_parameters=engine.num_parameters, seconds=seconds)
+    _finish(watch)
+
+
+def _engine_at(
+    checkpoint: Checkpoint | None,
+    files: ModelFiles,
+    shape: ModelShape,
+    config: RunConfig,
+    content: dict[str, Any],
+    out: Path,
+    ranks: Ranks,
+) -> Engine:
+    """The engine as it was at the checkpoint, or at the beginning."""
+    if checkpoint is None:
+        return build_engine(files, shape, config, content, ranks)
+    if needs_conversion(checkpoint, config):
+        content = content | {"checkpoint": content.get("checkpoint", {}) | {"load_universal": True}}
+    with state_for(out, checkpoint, config, ranks) as folder:
+        engine = build_engine(files, shape, config, content, ranks)
+        load_state(engine.deepspeed, folder)
+    return engine
+
+
+def _train(watch: Watch, gauges: Gauges, done: int) -> None:
+    """Take the steps that are left."""
+    config, train = watch.config, watch.shards.train
+    steps = watch.plan, config, watch.ranks, watch.num_steps
+    if done == 0:
+        watch.evaluate(0)
+    if done == watch.num_steps or watch.had_enough():
+        return
+    try:
+        with watch.requests.listening():
+            engine = watch.engine.deepspeed
+            train_steps(engine, train, *steps, gauges, watch.on_records, watch.on_step, done, watch.is_due)
+    except TrainError as error:
+        if not watch.saved:
+            raise
+        raise TrainError(f"{error}; the last good checkpoint is step {watch.saved}'s in {watch.out}") from error
+
+
+def _finish(watch: Watch) -> None:
+    """Leave the model and the report."""
+    out, log, shards = watch.out, watch.log, watch.shards
+    seconds = watch.seconds + time.perf_counter() - watch.started
+    config, made = watch.config, [out / "model", out / "adapter"]
+    if watch.ranks.is_first:
+        for folder in made:  # of a run that was killed before its report was written
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = made[config.method.lora is not None]
+    proof = watch.export(folder)
+    if config.method.lora is not None and config.method.lora.merge:
+        folder, proof = out / "model", watch.merge(out / "adapter", out / "model")
+    if log is not None and proof is not None:
+        lines = []
+        if log.steps and (last := log.steps[-1].step) < watch.num_steps:
+            waited = f"--patience {watch.config.patience}"
+            lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
+        lines.append(f"model      {folder}")
+        lines.append(f"checked    {proof.line()}")
+        if (best := watch.best()) is not None:
+            lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
+        else:
+            shutil.rmtree(out / "best", ignore_errors=True)
+        summary = RunSummary.of(
+            config, shards, log, num_parameters=watch.engine.num_parameters, seconds=seconds, export=proof
+        )
         write_summary(out, summary, log)
-        print(summary.line(), f"model      {out / 'model'}", f"report     {out / 'summary.html'}", sep="\n", flush=True)
+        print(summary.line(), *lines, f"report     {out / 'summary.html'}", sep="\n", flush=True)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Watch:
-    """What happens beside the steps: measures, held-out losses, checkpoints."""
-
-    config: RunConfig
-    shards: Shards
-    shape: ModelShape
-    engine: Engine
-    ranks: Ranks
-    out: Path
-    log: RunLog | None  # rank 0's
-    num_steps: int
-
-    def on_records(self, records: list[StepRecord]) -> None:
-        if self.log is not None:
-            self.log.log_steps(records)
-
-    def on_step(self, done: int) -> None:
-        eval_every = self.config.eval_every or -(-self.num_steps // 4)
-        if done % eval_every == 0 or done == self.num_steps:
-            self.evaluate(done)
-        if self.config.save_every and done % self.config.save_every == 0 and done != self.num_steps:
-            folder = self.out / "checkpoints" / f"step-{done:06d}"
-            export_model(self.engine.deepspeed, folder, self.shards.tokenizer, self.shape.dtype, self.ranks)
-
-    def evaluate(self, step: int) -> None:
-        if self.shards.val is not None:
-            loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.config, self.ranks)
-            if self.log is not None:
-                self.log.log_eval(step, loss)
+def _going_on(out: Path, checkpoint: Checkpoint, config: RunConfig, num_steps: int) -> str:
+    line = f"resume     from step {checkpoint.step:,} of {num_steps:,}: {out / 'checkpoints' / checkpoint.name}"
+    if checkpoint.num_ranks != config.num_ranks:
+        line += f", written by {checkpoint.num_ranks} rank{'s' if checkpoint.num_ranks > 1 else ''}"
+    return line
 
 
 def _opening_lines(
     config: RunConfig, shards: Shards, plan: Plan, engine: Engine, forecast: Forecast | None
 ) -> list[str]:
     packs, tokens, targets = len(shards.train), int(shards.train.num_tokens.sum()), int(shards.train.num_targets.sum())
-    num_steps = config.steps or config.epochs * plan.steps_an_epoch
+    num_steps = config.num_steps(packs)
     val = f"{len(shards.val):,} packs held out" if shards.val is not None else "none held out, so no held-out loss"
     epochs = num_steps / plan.steps_an_epoch
     micro = f"{config.num_ranks} ranks x {config.num_micro_steps} micro-batches of {config.micro_packs}"
     precision = f"{config.precision}, ZeRO-{config.zero}"
     if config.offload_optimizer:
         precision += ", optimizer in CPU memory"
+    trained = config.method.line(engine.num_trained, engine.num_parameters, engine.adapted)
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
+        *([f"trained    {trained}"] if engine.num_trained != engine.num_parameters else []),
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",
@@ -135,11 +195,12 @@ def _opening_lines(
     return lines
 
 
-def _make_folder(out: Path) -> None:
-    """Make the run's folder, without what an unfinished run logged there."""
+def _make_folder(out: Path, done: int) -> None:
+    """Make the run's folder; without what a run logged there that left nothing to go on from."""
     try:
-        shutil.rmtree(out / "tensorboard", ignore_errors=True)
-        (out / "tensorboard").mkdir(parents=True)
+        if not done:
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        (out / "tensorboard").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
 

@@ -10,6 +10,7 @@ from schemas.files import write_text_whole
 from train.config import RunConfig
 from train.load import Shards
 from train.log import EvalRecord, RunLog, StepRecord
+from train.proof import ExportProof
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +33,20 @@ class RunSummary:
     tokens_trained: int
     tokens_per_s: float
     seconds: float
+    export: dict[str, Any]  # what was seen of the folder that was written
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, config: RunConfig, shards: Shards, log: RunLog, *, num_parameters: int, seconds: float) -> "RunSummary":
+    def of(
+        cls,
+        config: RunConfig,
+        shards: Shards,
+        log: RunLog,
+        *,
+        num_parameters: int,
+        seconds: float,
+        export: ExportProof,
+    ) -> "RunSummary":
         """Sum up what was logged."""
         window = max(1, len(log.steps) // 10)
         trained = sum(record.tokens for record in log.steps)
@@ -55,8 +66,9 @@ class RunSummary:
             first_eval_loss=log.evals[0].eval_loss if log.evals else None,
             last_eval_loss=log.evals[-1].eval_loss if log.evals else None,
             tokens_trained=trained,
-            tokens_per_s=trained / in_steps,
+            tokens_per_s=trained / in_steps if in_steps else 0.0,
             seconds=seconds,
+            export=asdict(export),
             config={name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
         )
 
@@ -91,6 +103,7 @@ def summary_page(summary: RunSummary, steps: list[StepRecord], evals: list[EvalR
         "sources": ", ".join(summary.sources),
         "packs": f"{summary.packs:,} to train on, {summary.held_out_packs:,} held out",
         "tokens": f"{summary.tokens:,}, of which {summary.targets:,} targets",
+        "checked": ExportProof(**summary.export).line(),
         "trained on": f"{summary.tokens_trained:,} tokens in {summary.steps:,} steps",
     }
     files = {

@@ -1,0 +1,30 @@
+"""`train export`: a run, an adapter or a .gguf file in, a plain Hugging Face folder out."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from schemas.errors import TrainError
+from train.hub import find_model
+
+
+def export(options: Namespace) -> int:
+    """Write the model that `options` name as a folder of safetensors, an adapter merged. Gives the exit code."""
+    files = find_model(options.model)
+    if files.adapter is None and options.merge:
+        raise TrainError(f"{options.model}: holds no adapter, so nothing is to be merged; leave --merge out")
+    if files.adapter is not None and not options.merge:
+        raise TrainError(
+            f"{options.model}: is an adapter, in {files.adapter}, which peft loads as it is; "
+            "add --merge for a whole model"
+        )
+    out: Path = options.out
+    if out.exists():
+        raise TrainError(f"{out}: is there already; choose another --out")
+    from train.export import export_files
+    from train.launch import quiet_libraries
+
+    quiet_libraries()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    proof = export_files(files, out, None)
+    print(f"model      {out}", f"checked    {proof.line()}", sep="\n")
+    return 0
