@@ -44,5 +44,8 @@ def test_what_bytes_do_not_tell_is_asked_of_each_text() -> None:
     contents, places = Contents(pa.array(TEXTS)), np.arange(len(TEXTS))
     assert contents.answers("startswith", ("a", 1)) is None
     assert contents.answers("changed", ("strip", "🌱")) is None
+    replaced = Question(Slot(0, "content"), "changed", ("replace", "<b>", "<i>"))
+    assert contents.answers("changed", replaced.arguments) is None
+    assert replaced.answers(contents, places, places + 1) == ["<b>" in text for text in TEXTS]
     assert Question(Slot(0, "content"), "length", ()).answers(contents, places, places + 1) == [len(t) for t in TEXTS]
     assert contents.texts(2, 5) == TEXTS[2:5]

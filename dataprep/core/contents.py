@@ -76,12 +76,12 @@ class Contents:
         found[texts[starts + len(sought) <= self._bounds[texts + 1]]] = True
         return found
 
-    def _changed(self, method: str, chars: str = BLANKS) -> NDArray[np.bool_] | None:
+    def _changed(self, method: str, *arguments: str) -> NDArray[np.bool_] | None:
         """Whether stripping these characters changes a text: whether one of them stands at that end of it."""
-        if (
-            method not in ("strip", "lstrip", "rstrip")
-            or max(map(len, map(str.encode, chars)), default=0) > _MOST_BYTES
-        ):
+        if method not in ("strip", "lstrip", "rstrip"):
+            return None
+        chars = arguments[0] if arguments else BLANKS
+        if max(map(len, map(str.encode, chars)), default=0) > _MOST_BYTES:
             return None
         changed = np.zeros(len(self), dtype=bool)
         for first, other in ((True, "rstrip"), (False, "lstrip")):
