@@ -11,6 +11,7 @@ from dataprep.core.chunks import Chunk
 from dataprep.core.columns import read_rows
 from dataprep.core.shards import all_packs
 from dataprep.normalize.run import normalize_corpus
+from dataprep.report.text import read_index
 from dataprep.report.tokens import read_cached
 from dataprep.stages.tokenize import tokenize_chunk
 from dataprep.tokenize.corpus import Corpus
@@ -116,7 +117,7 @@ def test_the_key_of_a_chunk_is_that_of_the_rules_in_it_and_not_of_the_sources_na
 
     def keys(names: list[str], sources: list[int], rules: dict) -> list[str]:
         corpus = Corpus(ids=[], keys=np.empty(0, np.uint64), names=names, sources=np.array(sources, dtype=np.int32))
-        return [chunk.key for chunk in keyed_chunks(chunks, corpus, rules)]
+        return [chunk.key for chunk in keyed_chunks(chunks, corpus.names, corpus.sources, rules)]
 
     ruled = keys(["a", "b"], [0, 0, 0, 1], {"b": LAST})
     assert ruled[0] == "aa" and ruled[1] not in ("aa", "bb")
@@ -156,5 +157,6 @@ def test_all_text_goes_with_whole_turns_only_by_source_too(tmp_path):
 
 def test_the_report_finds_the_chunks_that_rules_by_source_made(cache, tiny_tokenizer_dir):
     built = packed(cache, tiny_tokenizer_dir, '[sources.office]\ntrain_on = "last"')
-    cached = read_cached(cache, read_conversations_manifest(cache / "conversations"), built.manifest)
+    conversations = cache / "conversations"
+    cached = read_cached(cache, read_index(conversations, read_conversations_manifest(conversations)), built.manifest)
     assert cached is not None and len(cached.lengths) == 600

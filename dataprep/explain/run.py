@@ -48,7 +48,10 @@ def explain_cache(cache: Path) -> str:
         shards = read_shards_manifest(cache / "shards")
     except CacheError as error:
         return "\n".join([*lines, *_other_tokens_lines(cache, None), *_labelled("shards", str(error))])
-    lines += [*_tokens_lines(cache, source, shards), *_other_tokens_lines(cache, tokens_folder(cache, shards))]
+    lines += [
+        *_tokens_lines(cache, source, shards),
+        *_other_tokens_lines(cache, tokens_folder(cache, shards.tokens_fingerprint)),
+    ]
     lines += [*_shards_lines(cache, source, shards), *_tokenizer_lines(cache, shards)]
     return "\n".join(lines)
 
@@ -100,7 +103,7 @@ def _listed(given: dict[str, Any]) -> str:
 
 
 def _tokens_lines(cache: Path, source: ConversationsManifest, shards: ShardsManifest) -> list[str]:
-    folder = tokens_folder(cache, shards)
+    folder = tokens_folder(cache, shards.tokens_fingerprint)
     files = chunk_files(folder)
     name = f"tokens/{folder.name}"
     made = [*_labelled("  made by", _made_by(shards.model, shards.tokenizer.sha256, shards.tokenizer.template_sha256))]

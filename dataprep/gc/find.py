@@ -106,7 +106,7 @@ def _in_shards(folder: Path, manifest: ShardsManifest | None) -> Iterator[Garbag
 
 
 def _in_tokens(cache: Path, source: ConversationsManifest, shards: ShardsManifest) -> Iterator[Garbage]:
-    used = tokens_folder(cache, shards)
+    used = tokens_folder(cache, shards.tokens_fingerprint)
     for folder in _folders(cache / "tokens"):
         place = f"tokens/{folder.name}/"
         if folder != used:

@@ -89,7 +89,7 @@ def collect_report(cache: Path, num_samples: int) -> tuple[Figures, Samples]:
         stale=stale,
         index=index,
         packed=packed,
-        cached=read_cached(shards.parent, source, manifest) if manifest else None,
+        cached=read_cached(shards.parent, index, manifest) if manifest else None,
         quarantined=quarantined,
         texts=measure_texts(folder, source, [*wanted, *refused.values()], SEED) if source.kept else None,
     )

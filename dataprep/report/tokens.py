@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_numpy
 from dataprep.core.chunk_files import open_chunk, sound_files
-from dataprep.core.chunks import Chunk
+from dataprep.core.chunks import Chunk, find_chunks, id_digits
 from dataprep.core.shards import map_shard
 from dataprep.report.figures import Truncation
-from dataprep.tokenize.in_use import needed_chunks, tokens_folder
-from schemas.manifest import ConversationsManifest, ShardsManifest
+from dataprep.report.text import Index
+from dataprep.tokenize.in_use import tokens_folder
+from dataprep.tokenize.targets import keyed_chunks
+from schemas.manifest import ShardsManifest
 
 LIMITS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 
@@ -75,9 +77,10 @@ def _read_batch(batch: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def read_cached(cache: Path, source: ConversationsManifest, manifest: ShardsManifest) -> Cached | None:
+def read_cached(cache: Path, index: Index, manifest: ShardsManifest) -> Cached | None:
     """Find the cached examples that the shards were made of, and measure them; None where they are gone."""
-    found = _read_folder(tokens_folder(cache, manifest), needed_chunks(cache, source, manifest))
+    chunks = keyed_chunks(find_chunks(id_digits(index.ids)), index.names, index.sources, manifest.targets)
+    found = _read_folder(tokens_folder(cache, manifest.tokens_fingerprint), chunks)
     return found if found is not None and found.lengths.sum() == manifest.ledger.tokens.tokens else None
 
 

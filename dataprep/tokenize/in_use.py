@@ -17,9 +17,9 @@ def needed_chunks(cache: Path, source: ConversationsManifest, shards: ShardsMani
         return []
     corpus = read_corpus(cache / "conversations", source)
     targets = {name: rules for name, rules in shards.targets.items() if name in corpus.names}
-    return keyed_chunks(find_chunks(corpus.ids), corpus, targets)
+    return keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
 
 
-def tokens_folder(cache: Path, shards: ShardsManifest) -> Path:
-    """The folder of the chunks that the shards were made of."""
-    return cache / "tokens" / shards.tokens_fingerprint[:16]
+def tokens_folder(cache: Path, fingerprint: str) -> Path:
+    """The folder of the chunks with this fingerprint of tokens."""
+    return cache / "tokens" / fingerprint[:16]

@@ -15,6 +15,7 @@ from dataprep.core.lock import locked
 from dataprep.core.tokenizer import load_tokenizer
 from dataprep.tokenize.corpus import read_corpus
 from dataprep.tokenize.fill import ROWS_AT_ONCE, TokenWork, fill_cache, num_rows
+from dataprep.tokenize.in_use import tokens_folder
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe
 from dataprep.tokenize.run import ruled_targets
@@ -77,9 +78,9 @@ def tokenize_part(
         targets = ruled_targets(recipe, corpus.names, source, given)
         tokenizer = load_tokenizer(model, cache)
         options = settled_options(given, tokenizer, date.today())
-        examples = cache / "tokens" / tokens_fingerprint(tokenizer, options)[:16]
+        examples = tokens_folder(cache, tokens_fingerprint(tokenizer, options))
         write_examples_manifest(examples, model, tokenizer, options)
-        chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
+        chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
         before = chunk_files(examples)
         missing = [chunk for chunk in part.of(chunks) if chunk.key not in before]
         work = TokenWork(

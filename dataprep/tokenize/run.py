@@ -1,9 +1,10 @@
 """`dataprep tokenize`: conversations in the cache -> examples in the cache -> packed shards, with their manifest."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dataprep.stages.sides import Side, Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.fill import Filled, TokenWork, fill_cache
+from dataprep.tokenize.in_use import tokens_folder
 from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
@@ -109,19 +111,18 @@ class _Asked:
 
 def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     shards = asked.cache / "shards"
-    same = find_alike(shards, partial(_is_alike, asked))
+    settled = once(partial(_settled, asked))
+    same = find_alike(shards, partial(_is_alike, asked, settled))
     if same is not None and none_written(asked.cache, asked.source, same):
         return Built(manifest=same, folder=shards, tokenized=0, up_to_date=True)
     corpus = read_corpus(asked.cache / "conversations", asked.source)
     _require_sources(asked.options.val_sources, corpus.names, asked.source)
     mixture = _mixture(asked.recipe, corpus.names, asked.source)
     targets = ruled_targets(asked.recipe, corpus.names, asked.source, asked.token_options)
-    tokenizer = load_tokenizer(asked.model, asked.cache)
-    token_options = settled_options(asked.token_options, tokenizer, date.today())
-    tokens = tokens_fingerprint(tokenizer, token_options)
+    tokenizer, token_options, tokens = settled()
     fingerprint = _fingerprint(corpus, tokens, asked.options, mixture, targets)
     there = find_same(shards, fingerprint)
-    examples = asked.cache / "tokens" / tokens[:16]
+    examples = tokens_folder(asked.cache, tokens)
     if same is not None and there.whole and all_whole(examples):
         note_checked(shards)
         return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
@@ -134,7 +135,7 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
         targets=targets,
         folder=examples,
     )
-    chunks = keyed_chunks(find_chunks(corpus.ids), corpus, targets)
+    chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
     filled, files = _filled(work, chunks, workers, engine)
     packed = _pack(asked, corpus.without_ids(), mixture, chunks, files, fingerprint, there.shards)
     manifest = ShardsManifest(
@@ -160,7 +161,17 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     return Built(manifest=manifest, folder=shards, tokenized=filled.tokenized, up_to_date=False, cluster=filled.cluster)
 
 
-def _is_alike(asked: _Asked, there: ShardsManifest) -> bool:
+_Settled = tuple[ModelTokenizer, TokenOptions, str]
+
+
+def _settled(asked: _Asked) -> _Settled:
+    """The tokenizer, the options that it settles, and the fingerprint of tokens made with both."""
+    tokenizer = load_tokenizer(asked.model, asked.cache)
+    options = settled_options(asked.token_options, tokenizer, date.today())
+    return tokenizer, options, tokens_fingerprint(tokenizer, options)
+
+
+def _is_alike(asked: _Asked, settled: Callable[[], _Settled], there: ShardsManifest) -> bool:
     """Whether these shards are of the same conversations, model and options."""
     given = asked.model, asked.conversations_sha256, asked.options
     if (there.model, there.conversations_sha256, there.options) != given:
@@ -169,8 +180,7 @@ def _is_alike(asked: _Asked, there: ShardsManifest) -> bool:
     targets = ruled_targets(asked.recipe, there.sources, asked.source, asked.token_options)
     if (there.mixture, there.targets) != (mixture, targets):
         return False
-    tokenizer = load_tokenizer(asked.model, asked.cache)
-    tokens = tokens_fingerprint(tokenizer, settled_options(asked.token_options, tokenizer, date.today()))
+    tokenizer, _, tokens = settled()
     return (there.tokens_fingerprint, there.tokenizer.folder) == (tokens, copy_name(tokenizer))
 
 

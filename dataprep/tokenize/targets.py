@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import canonical_json
-from dataprep.tokenize.corpus import Corpus
 from schemas.manifest import TargetRules, TokenOptions
 
 
@@ -26,17 +26,20 @@ def targets_text(given: TokenOptions | TargetRules) -> str:
     )
 
 
-def keyed_chunks(chunks: Sequence[Chunk], corpus: Corpus, targets: dict[str, TargetRules]) -> list[Chunk]:
+def keyed_chunks(
+    chunks: Sequence[Chunk], names: Sequence[str], sources: NDArray[np.int32], targets: dict[str, TargetRules]
+) -> list[Chunk]:
     """Chunks under the keys that rules by source give them: others than before only where such a source has rows.
 
+    `sources` are those of the conversations, (C,), as indices into `names`.
     Which rows have which rules decides a key, and not what their sources are called (schemas/example.md).
     """
     named = {name: canonical_json(asdict(rules)) for name, rules in targets.items()}
     kinds = sorted(set(named.values()))
-    numbers = np.array([kinds.index(named[name]) + 1 if name in named else 0 for name in corpus.names], dtype=np.int32)
+    numbers = np.array([kinds.index(named[name]) + 1 if name in named else 0 for name in names], dtype=np.int32)
     if not numbers.any():
         return list(chunks)
-    of_rows = numbers[corpus.sources]  # 0: the usual options
+    of_rows = numbers[sources]  # 0: the usual options
     keyed = []
     for chunk in chunks:
         own = of_rows[chunk.start : chunk.stop]

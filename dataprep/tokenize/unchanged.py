@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dataprep.tokenize.in_use import tokens_folder
 from dataprep.tokenize.shards_folder import named_files
 from schemas.errors import CacheError
 from schemas.manifest import Artefact, ConversationsManifest, ShardRecord, ShardsManifest, read_shards_manifest
@@ -28,7 +29,7 @@ def none_written(cache: Path, source: ConversationsManifest, manifest: ShardsMan
 
     Chunks may be gone, but those that are there may not have been written to, either.
     """
-    shards, tokens = cache / "shards", cache / "tokens" / manifest.tokens_fingerprint[:16]
+    shards, tokens = cache / "shards", tokens_folder(cache, manifest.tokens_fingerprint)
     try:
         made = (shards / "manifest.json").stat().st_ctime_ns
         for path, size in _files(cache, source, manifest):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dataprep.core.chunk_files import damaged_chunks
 from dataprep.core.tokenizer import read_bundle
+from dataprep.tokenize.in_use import tokens_folder
 from schemas.errors import CacheError
 from schemas.files import damaged_files
 from schemas.manifest import ShardsManifest, read_examples_manifest
@@ -18,7 +19,7 @@ def file_problems(cache: Path, manifest: ShardsManifest) -> list[str]:
         f"{tokenizer / name}: missing, or its checksum differs from the manifest's; remove it and {_AGAIN}"
         for name in damaged_files(tokenizer, manifest.tokenizer.files)
     ]
-    tokens = cache / "tokens" / manifest.tokens_fingerprint[:16]
+    tokens = tokens_folder(cache, manifest.tokens_fingerprint)
     problems += [
         f"{path}: its checksum is not that of its name; remove it and {_AGAIN}" for path in damaged_chunks(tokens)
     ]
