@@ -25,6 +25,7 @@ from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.fill import Filled, TokenWork, fill_cache
 from dataprep.tokenize.in_use import tokens_folder
 from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
+from dataprep.tokenize.on_ray import fill_on_ray
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import copy_name, copy_tokenizer, find_same, remove_stale
@@ -189,7 +190,8 @@ def _filled(work: TokenWork, chunks: list[Chunk], workers: int | None, engine: s
     found = sound_files(work.folder, chunks)
     missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
     remove_leftovers(work.folder)
-    filled = fill_cache(work, missing, workers, engine)
+    fill = fill_on_ray if engine == "ray" else fill_cache
+    filled = fill(work, missing, workers)
     return filled, _with_made(found, sound_files(work.folder, missing), work.folder)
 
 
