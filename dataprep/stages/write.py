@@ -1,7 +1,13 @@
-"""Write: packed examples out of the cached chunks into Arrow shards, in the order that packing gave."""
+"""Write: packed examples out of the cached chunks into Arrow shards, in the order that packing gave.
 
-from collections.abc import Mapping, Sequence
+Shards don't hang on each other: worker processes take runs of them, each run in one pass over the chunks. What all
+processes hold at once is the same, however many they are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataprep.core.arrays import to_arrow, to_lists, to_numpy
+from dataprep.core.workers import run_tasks
 from dataprep.stages.fetch import Examples, fetch_tokens
 from dataprep.stages.pack import Packing
 from schemas.files import sha256_file, written_whole
@@ -18,7 +25,7 @@ from schemas.shard import SHARD
 
 PACKS_PER_BATCH = 256
 TOKENS_PER_SHARD = 16 << 20
-SHARDS_AT_ONCE = 6  # half a gigabyte of ids and masks: 100 million tokens in one pass over the chunks
+SHARDS_AT_ONCE = 6  # half a gigabyte of ids and masks in all processes: 100 million tokens
 _WRITE_THREADS = 2
 
 
@@ -31,42 +38,91 @@ def write_shards(
     seq_len: int,
     files: Sequence[Path],
     there: Mapping[str, ShardRecord],
+    workers: int = 1,
 ) -> list[ShardRecord]:
     """Write `<stem>-00000-<suffix>.arrow` and on into `folder`, each whole or not at all, but for those in `there`.
 
-    `files` are those of all chunks.
+    `files` are those of all chunks. No more workers than shards are started.
     """
-    packs_per_shard = max(1, TOKENS_PER_SHARD // seq_len)
-    firsts = range(0, len(packing.pack_bounds) - 1, packs_per_shard)
-    names = [f"{stem}-{number:05d}-{suffix}.arrow" for number in range(len(firsts))]
+    shards = [
+        _Shard(path=folder / f"{stem}-{number:05d}-{suffix}.arrow", bounds=bounds, tokens=tokens)
+        for number, (bounds, tokens) in enumerate(_cut(examples, packing, max(1, TOKENS_PER_SHARD // seq_len)))
+    ]
+    missing = [shard for shard in shards if shard.path.name not in there]
+    workers = max(1, min(workers, len(missing), SHARDS_AT_ONCE))
+    runs = _runs(missing, workers)
+    most = max((sum(shard.tokens for shard in run) for run in runs), default=0)
     records = dict(there)
-    missing = [number for number, name in enumerate(names) if name not in there]
-    groups = [missing[at : at + SHARDS_AT_ONCE] for at in range(0, len(missing), SHARDS_AT_ONCE)]
-    bounds_of = {
-        number: packing.pack_bounds[firsts[number] : firsts[number] + packs_per_shard + 1] for number in missing
-    }
-    tokens_of = _tokens_of(examples, packing, bounds_of)
-    most = max((sum(tokens_of[number] for number in group) for group in groups), default=0)
-    ids, mask = np.empty(most, dtype=np.int32), np.empty(most, dtype=bool)  # for all groups: to touch memory is slow
-    for group in groups:
-        chosen = examples[np.concatenate([packing.order[bounds_of[n][0] : bounds_of[n][-1]] for n in group])]
-        fetch_tokens(chosen, files, ids, mask)
-        work: list[tuple[Path, Examples, NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]] = []
-        first = token = 0
-        for number in group:
-            own, stop = bounds_of[number], token + tokens_of[number]
-            of_shard = chosen[first : first + own[-1] - own[0]]
-            work.append((folder / names[number], of_shard, own - own[0], ids[token:stop], mask[token:stop]))
-            first, token = first + len(of_shard.rows), stop
-        with ThreadPoolExecutor(_WRITE_THREADS) as pool:  # while one waits for the disk, another hashes
-            records |= {record.file: record for record in pool.map(_write_shard, *zip(*work, strict=True))}
-    return [records[name] for name in names]
+    for _, made in run_tasks(_write_run, runs, workers, _prepare, (examples, packing, files, most)):
+        records |= {record.file: record for record in made}
+    _release()
+    return [records[shard.path.name] for shard in shards]
 
 
-def _tokens_of(examples: Examples, packing: Packing, bounds_of: Mapping[int, NDArray[np.int64]]) -> dict[int, int]:
-    """Tokens of each shard."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shard:
+    """A shard of P packs."""
+
+    path: Path
+    bounds: NDArray[np.int64]  # (P + 1,): its pack p is order[bounds[p]:bounds[p + 1]] of the packing
+    tokens: int
+
+
+def _cut(examples: Examples, packing: Packing, packs_per_shard: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """The bounds of each shard's packs, and its tokens."""
     ends = np.concatenate(([0], np.cumsum(examples.lengths[packing.order])))
-    return {number: int(ends[own[-1]] - ends[own[0]]) for number, own in bounds_of.items()}
+    for first in range(0, len(packing.pack_bounds) - 1, packs_per_shard):
+        bounds = packing.pack_bounds[first : first + packs_per_shard + 1]
+        yield bounds, int(ends[bounds[-1]] - ends[bounds[0]])
+
+
+def _runs(shards: Sequence[_Shard], workers: int) -> list[list[_Shard]]:
+    """About even runs, as many for each worker, of no more shards than it may hold at once."""
+    rounds = -(-len(shards) // (SHARDS_AT_ONCE // workers * workers))
+    ends = np.linspace(0, len(shards), rounds * workers + 1).astype(np.int64).tolist()
+    return [list(shards[first:end]) for first, end in pairwise(ends) if end > first]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Desk:
+    """What a process that writes runs of shards holds."""
+
+    examples: Examples
+    packing: Packing
+    files: Sequence[Path]
+    ids: NDArray[np.int32]  # room for the tokens of any run: to touch memory is slow
+    mask: NDArray[np.bool_]
+
+
+_desk: _Desk | None = None  # of this process
+
+
+def _prepare(examples: Examples, packing: Packing, files: Sequence[Path], most_tokens: int) -> None:
+    global _desk
+    ids, mask = np.empty(most_tokens, dtype=np.int32), np.empty(most_tokens, dtype=bool)
+    _desk = _Desk(examples=examples, packing=packing, files=files, ids=ids, mask=mask)
+
+
+def _release() -> None:
+    global _desk
+    _desk = None
+
+
+def _write_run(shards: list[_Shard]) -> list[ShardRecord]:
+    """Write some shards, their tokens fetched in one pass over the chunks."""
+    assert _desk is not None
+    order = np.concatenate([_desk.packing.order[shard.bounds[0] : shard.bounds[-1]] for shard in shards])
+    chosen = _desk.examples[order]
+    fetch_tokens(chosen, _desk.files, _desk.ids, _desk.mask)
+    work: list[tuple[Path, Examples, NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]] = []
+    first = token = 0
+    for shard in shards:
+        own, stop = shard.bounds - shard.bounds[0], token + shard.tokens
+        of_shard = chosen[first : first + own[-1]]
+        work.append((shard.path, of_shard, own, _desk.ids[token:stop], _desk.mask[token:stop]))
+        first, token = first + own[-1], stop
+    with ThreadPoolExecutor(_WRITE_THREADS) as pool:  # while one waits for the disk, another hashes
+        return list(pool.map(_write_shard, *zip(*work, strict=True)))
 
 
 def _record(path: Path, examples: Examples, packs: int, targets: int) -> ShardRecord:

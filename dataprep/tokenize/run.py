@@ -17,6 +17,7 @@ from dataprep.core.columns import canonical_json
 from dataprep.core.lock import locked
 from dataprep.core.ray_tasks import require_ray
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
+from dataprep.core.workers import num_cores
 from dataprep.stages.pack import Packing, mixed, pack_examples
 from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Side, Sides, choose_sides
@@ -138,7 +139,7 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     )
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
     filled, files = _filled(work, chunks, workers, engine)
-    packed = _pack(asked, corpus.without_ids(), mixture, chunks, files, fingerprint, there.shards)
+    packed = _pack(asked, corpus.without_ids(), mixture, chunks, files, fingerprint, there.shards, workers)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
@@ -213,6 +214,7 @@ def _pack(
     files: Sequence[Path],
     fingerprint: str,
     there: Mapping[str, ShardRecord],
+    workers: int | None,
 ) -> _Packed:
     """Write the shards, but for those that are there, and the quarantine file."""
     source, shards, counts = asked.source, asked.cache / "shards", RowCounts()
@@ -221,7 +223,7 @@ def _pack(
     listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
     quarantine = write_quarantine(listing, asked.cache / "conversations", source, selection, sides)
     _require_examples(asked.cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, files, asked.options, fingerprint, there)
+    splits = _write_splits(shards, sides, corpus.keys, files, asked.options, fingerprint, there, workers)
     return _Packed(
         splits=splits,
         ledger=close_ledger(source, selection, sides, splits, counts),
@@ -306,12 +308,13 @@ def _write_splits(
     options: PackOptions,
     fingerprint: str,
     there: Mapping[str, ShardRecord],
+    workers: int | None,
 ) -> dict[str, list[ShardRecord]]:
     """Pack each side and write its shards, but for those that are there."""
-    splits = {}
+    splits, most = {}, workers or num_cores()
     for name, side in sides.splits.items():
         packing, seq_len = _packing(side, keys, options), options.seq_len
-        splits[name] = write_shards(shards, name, fingerprint[:8], side.examples, packing, seq_len, files, there)
+        splits[name] = write_shards(shards, name, fingerprint[:8], side.examples, packing, seq_len, files, there, most)
     return splits
 
 
