@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,27 @@ def test_the_screen_misses_nothing_that_a_step_would_find(messages: list[Any]) -
         assert "spaced-chinese" in suspects
     if any(not message[1] or message[1].isspace() for message in messages):
         assert "empty-turns" in suspects
+
+
+@pytest.mark.parametrize(
+    "token",
+    "<|im_end|> <|start_header_id|> <｜end▁of▁sentence｜> <start_of_turn> <end_of_turn> <reserved_106> <unused7> "
+    "<extra_id_0> <<SYS>> <</SYS>> [INST] [/INST] [gMASK] <eot> <eoh> <eoa> <eom> <bos> <eos> <sop> <eop> <pad> "
+    "<s> </s>".split(),
+)
+def test_the_screen_knows_every_kind_of_control_token(token: str) -> None:
+    messages = [("user", "Hello"), ("assistant", f"Hi{token} there")]
+    assert text.without_control_tokens(messages[1][1]) == "Hi there"
+    assert "control-tokens" in suspected(orjson.dumps((messages, None)), 2)
+
+
+@pytest.mark.parametrize(
+    "place", ["{{name}}", "<NAME>", "<EMAIL_ADDRESS>", "<PHONE_2>", "<USERNAME>", "[FULL_NAME]", "NAME_1"]
+)
+def test_the_screen_knows_every_kind_of_placeholder(place: str) -> None:
+    messages = [("user", "Hello"), ("assistant", f"Hi {place}!")]
+    assert text.without_placeholders(messages[1][1]) == "Hi !"
+    assert "placeholders" in suspected(orjson.dumps((messages, None)), 2)
 
 
 @settings(max_examples=300, deadline=None)

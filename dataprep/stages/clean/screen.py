@@ -14,13 +14,16 @@ from dataprep.stages.clean.text import MIN_GAPS
 _MARKS = b"<&{_\x7f\xc2"
 _UNUSUAL = _MARKS + bytes(range(0x80, 0x100))
 _BRACKETED = (b"[INST]", b"[/INST]", b"[gMASK]")
+_TOKENS: tuple[bytes, ...] = (b"<|", b"<\xef\xbd\x9c", b"<s>", b"</s>", b"<<", b"<eo", b"<bos>", b"<sop>", b"<pad>")
+_TOKENS += (b"<start_of_turn>", b"<end_of_turn>", b"<reserved_", b"<unused", b"<extra_id_")
 _KINDS = (b"NAME", b"EMAIL", b"PHONE")
+_NUMBERED = (b"NAME_",)
 _ESCAPES = {
     "control-chars": (b"\\u00", b"\\b", b"\\f"),
     "spaces": (b"\\r", b"\\t\\n", b'\\t"'),
 }
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
-_ODD_SPACE = re.compile(rb"\xc2\xa0|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8b\xa8\xa9\xaf]|\x81[\x9f\xa0])")
+_ODD_SPACE = re.compile(rb"\xe2(?:\x80[\x80-\x8b\xa8\xa9\xaf]|\x81[\x9f\xa0])")
 _HAN = bytes(range(0xE3, 0xEA)) + b"\xef\xf0"  # first bytes of Chinese characters as UTF-8
 _HAN_GAPS = tuple(bytes((0x20, first)) for first in _HAN)
 _USUAL = (b"\xe2\x80\x9c", b"\xe2\x80\x9d", b"\xe2\x80\x99", b"\xe2\x80\xa6", b"\xe2\x80\x94", b"\xe2\x80\x98")
@@ -53,9 +56,9 @@ def _suspect_characters(canonical: bytes, names: list[str]) -> None:
     opens = find(canonical, b"<") >= 0
     if opens or find(canonical, b"&") >= 0:
         names.append("html")
-    if opens:
+    if opens and _any(canonical, _TOKENS):
         names.append("control-tokens")
-    if opens or find(canonical, b"{{") >= 0 or find(canonical, b"NAME_") >= 0:
+    if find(canonical, b"{{") >= 0 or _any(canonical, _KINDS if opens else _NUMBERED):
         names.append("placeholders")
     if find(canonical, b"\x7f") >= 0:
         names.append("control-chars")
@@ -68,9 +71,7 @@ def _suspect_unicode(canonical: bytes, names: list[str]) -> None:
         names.append("replacement-chars")
     if find(canonical, b"\xef\xbb\xbf") >= 0:
         names.append("spaces")
-    if find(canonical, b"\xe3\x80\x80") >= 0 or (
-        find_first_of(canonical, b"\xc2\xe1\xe2") >= 0 and _has_odd_space(canonical)
-    ):
+    if find(canonical, b"\xe3\x80\x80") >= 0 or _has_odd_space(canonical):
         names += ("spaces", "empty-turns")
     if find_first_of(canonical, _HAN) >= 0 and count(canonical, b" ") >= MIN_GAPS and _has_han_gaps(canonical):
         names.append("spaced-chinese")
@@ -97,13 +98,14 @@ def _suspect_escapes(canonical: bytes, backslashes: int, names: list[str]) -> No
 
 
 def _has_odd_space(canonical: bytes) -> bool:
-    if find_first_of(canonical, b"\xc2\xe1") < 0:
-        unusual = count(canonical, b"\xe2")
-        for usual in _USUAL:  # quotation marks and dashes: mostly they are all there is
-            unusual -= count(canonical, usual)
-            if not unusual:
-                return False
-    return _ODD_SPACE.search(canonical) is not None
+    if find(canonical, b"\xc2\xa0") >= 0 or find(canonical, b"\xe1\x9a\x80") >= 0:
+        return True
+    unusual = count(canonical, b"\xe2")
+    for usual in _USUAL:  # quotation marks and dashes: mostly they are all there is
+        if not unusual:
+            return False
+        unusual -= count(canonical, usual)
+    return unusual > 0 and _ODD_SPACE.search(canonical) is not None
 
 
 def _has_han_gaps(canonical: bytes) -> bool:

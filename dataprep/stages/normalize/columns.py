@@ -5,6 +5,7 @@ Building nested arrays from flat ones costs a tenth of building them from nested
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow as pa
 from dataprep.stages.normalize.message import Message
 from schemas.conversation import CONVERSATION, MESSAGE, TOOL_CALL
 
+_ROLE, _CONTENT = itemgetter(0), itemgetter(1)
 _RARE_FIELDS = ("reasoning", "tool_calls", "name", "tool_call_id", "train")
 
 
@@ -39,11 +41,10 @@ class Columns:
 
 def add_messages(columns: Columns, messages: list[Message]) -> None:
     """Append one conversation's messages."""
-    for message in messages:
-        if len(message) > 2:
-            columns.rare.append((len(columns.roles), message))
-        columns.roles.append(message[0])
-        columns.contents.append(message[1])
+    if max(map(len, messages), default=0) > 2:
+        columns.rare.extend((n, m) for n, m in enumerate(messages, len(columns.roles)) if len(m) > 2)
+    columns.roles.extend(map(_ROLE, messages))
+    columns.contents.extend(map(_CONTENT, messages))
     columns.ends.append(len(columns.roles))
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+from stringzilla import find
 
 from dataprep.stages.normalize.reasons import TurnedAway
 
@@ -40,7 +41,7 @@ def values_of(data: bytes) -> list[Any] | None:
 
 def may_hold_numbers(data: bytes) -> bool:
     """Tell whether rows may hold numbers that are kept: those in tools, tool_calls, functions or function_call are."""
-    return b'"tool' in data or b'"function' in data
+    return find(data, b'"tool') >= 0 or find(data, b'"function') >= 0
 
 
 def bad_encoding(error: UnicodeDecodeError) -> TurnedAway:

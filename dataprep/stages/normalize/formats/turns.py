@@ -149,17 +149,13 @@ def _with_answering_system(names: list[Any], roles: Roles) -> Roles:
 
 
 def _plain_turns(turns: list[Any], roles: Roles, role_key: str, text_key: str) -> list[Message] | None:
-    messages: list[Message] = []
     try:
-        for turn in turns:
-            role = roles[turn[role_key]]
-            text = turn[text_key]
-            if type(text) is not str or len(turn) != 2 or role == CALL:
-                return None
-            messages.append((role, text))
+        messages = [(roles[turn[role_key]], turn[text_key]) for turn in turns]
     except (KeyError, TypeError, IndexError):
         return None
-    return messages
+    names, texts = zip(*messages, strict=True)
+    is_plain = set(map(type, texts)) == {str} and set(map(len, turns)) == {2} and CALL not in names
+    return messages if is_plain else None
 
 
 def _turn(turn: Any, number: int, roles: Roles, role_key: str, text_key: str) -> list[Message]:
