@@ -55,6 +55,16 @@ def test_ids_that_do_not_spell_their_text_are_found(tokenizer_json):
     assert encoder.encode(TEXTS, BYTES).faithful.tolist() == [True, True, False, True, True, True]
 
 
+def test_a_text_that_is_misspelled_is_found_beside_one_of_another_length(tokenizer_json):
+    encoder = encoder_of(tokenizer_json, False)
+    other = dict(zip(TEXTS, ["Rinse the rice.", "", "请问怎样才能睡得更香？", *TEXTS[3:5], "a\n\n b"], strict=True))
+    right = encoder._ids
+    encoder._ids = lambda texts: right([other[text] for text in texts])
+    encoding = encoder.encode([*TEXTS, TEXTS[0]], np.append(BYTES, BYTES[0]))
+    assert encoding.faithful.tolist() == [True, True, False, True, True, False, True]
+    assert encoding.starts[encoding.text_tokens[-2]] == BYTES.sum()
+
+
 def test_offsets_give_the_same_bounds_in_characters(tokenizer_json):
     texts = [text for text in TEXTS if text.isascii()]  # where bytes and characters count alike
     lengths = np.array([len(text) for text in texts])

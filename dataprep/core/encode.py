@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from dataprep.core.arrays import to_numpy
+from dataprep.core.arrays import to_arrow, to_numpy
 from dataprep.core.as_text import Span, TextOnly
 
 
@@ -111,6 +111,13 @@ class ByteTable:
             nfc=record.get("normalizer") is not None,
         )
 
+    def tokens(self) -> pa.BinaryArray:
+        """The same as an Arrow array."""
+        offsets = np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
+        return pa.BinaryArray.from_buffers(
+            pa.binary(), len(self.lengths), [None, pa.py_buffer(offsets), pa.py_buffer(self.joined)]
+        )
+
     @classmethod
     def load(cls, path: Path) -> "ByteTable":
         """Read what `save` wrote."""
@@ -143,13 +150,8 @@ class ByteLevelEncoder:
     def __init__(self, tokenizer_json: str, table: ByteTable, fast: bool) -> None:
         self._nfc = table.nfc
         self._text_only = TextOnly(tokenizer_json)
-        self._table = table
-        self._firsts = np.cumsum(table.lengths, dtype=np.int64) - table.lengths  # where each id's bytes begin
-        self._words = _words(table.joined)
-        self._first_words = self._words[self._firsts]
-        sizes = np.minimum(np.arange(1 + table.lengths.max(initial=0)), _WORD_BYTES).astype(np.uint64)
-        self._masks = ~np.uint64(0) >> (8 * (_WORD_BYTES - np.maximum(sizes, 1))).astype(np.uint64)  # by length
-        self._masks[0] = 0
+        self._tokens = table.tokens()
+        self._longest = int(table.lengths.max(initial=0))
         self._ids = fastokens_ids(tokenizer_json) if fast else huggingface_ids(tokenizer_json)
 
     def length(self, text: str) -> int:
@@ -193,49 +195,32 @@ class ByteLevelEncoder:
         text_lengths: NDArray[np.int64],
     ) -> Encoding:
         """Ids of texts with the bounds that their bytes give."""
-        lengths = self._table.lengths.take(ids)
-        bounds: NDArray[Any] = np.zeros(
-            len(ids) + 1, dtype=np.int32 if len(ids) * len(self._masks) < _INT32 else np.int64
-        )
-        np.cumsum(lengths, out=bounds[1:])
-        faithful = np.diff(bounds[text_tokens]) == text_lengths
+        bounds, spelled = self._bytes_of(ids)
+        token_bounds, text_bounds = bounds[text_tokens], np.concatenate(([0], np.cumsum(text_lengths)))
+        faithful = np.diff(token_bounds) == text_lengths
         starts, ends = bounds[:-1], bounds[1:]
-        if faithful.all():
-            wrong = self._misspelled(ids, starts, lengths, joined)
-            faithful[np.searchsorted(text_tokens, wrong, side="right") - 1] = False
-        else:  # lay each text's tokens where the text is; texts whose ids don't spell them are turned away anyway
-            text_ends = np.cumsum(text_lengths)
-            shift = np.repeat((text_ends - text_lengths) - bounds[text_tokens[:-1]], np.diff(text_tokens))
-            starts, ends = starts + shift, ends + shift
+        if not faithful.all() or not np.array_equal(spelled, joined):
+            for text in np.flatnonzero(faithful).tolist():
+                own = spelled[token_bounds[text] : token_bounds[text + 1]]
+                faithful[text] = np.array_equal(own, joined[text_bounds[text] : text_bounds[text + 1]])
+            shift = np.repeat(text_bounds[:-1] - token_bounds[:-1], np.diff(text_tokens))
+            starts, ends = starts + shift, ends + shift  # each text's tokens lie where the text is
         return Encoding(ids=ids, text_tokens=text_tokens, starts=starts, ends=ends, faithful=faithful)
 
-    def _misspelled(
-        self, ids: NDArray[np.int32], starts: NDArray[Any], lengths: NDArray[np.int32], joined: NDArray[np.uint8]
-    ) -> NDArray[np.int64]:
-        """The tokens whose bytes are not those of the text in their place, compared eight bytes at a time."""
-        text = _words(joined)
-        differ = text[starts]
-        differ ^= self._first_words.take(ids)
-        differ &= self._masks.take(lengths)
-        wrong = [np.flatnonzero(differ)]
-        first, rest = _WORD_BYTES, np.flatnonzero(lengths > _WORD_BYTES)
-        while len(rest):
-            differ = text[starts[rest] + first] ^ self._words[self._firsts[ids[rest]] + first]
-            differ &= self._masks[lengths[rest] - first]
-            wrong.append(rest[differ != 0])
-            first += _WORD_BYTES
-            rest = rest[lengths[rest] > first]
-        return np.concatenate(wrong)
+    def _bytes_of(self, ids: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """The bytes of ids laid end to end, and the bounds of each in them: (N + 1,)."""
+        if not len(ids):
+            return np.zeros(1, dtype=np.int32), np.empty(0, dtype=np.uint8)
+        numbers = ids.view(np.uint32)
+        assert int(numbers.max()) < len(self._tokens), "ids are of this vocabulary"
+        is_small = len(ids) * self._longest < _INT32
+        tokens = self._tokens if is_small else self._tokens.cast(pa.large_binary())
+        _, offsets, data = pc.take(tokens, to_arrow(numbers), boundscheck=False).buffers()
+        bounds = np.frombuffer(offsets, dtype=np.int32 if is_small else np.int64)[: len(ids) + 1]
+        return bounds, np.frombuffer(data, dtype=np.uint8)[: bounds[-1]]
 
 
-_WORD_BYTES = 8
 _INT32 = 1 << 31
-
-
-def _words(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The eight bytes from each byte on, and from the end, as numbers; what lies behind the end is zero."""
-    padded = np.concatenate((content, np.zeros(_WORD_BYTES, dtype=np.uint8)))
-    return np.ndarray((len(content) + 1,), dtype="<u8", buffer=padded, strides=(1,))
 
 
 def _utf8(texts: Sequence[str]) -> NDArray[np.uint8]:
