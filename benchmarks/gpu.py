@@ -25,6 +25,7 @@ from schemas.shard import SHARD
 from train.attention import NAME, register_packed_attention, torch_kernel
 from train.batch import Plan
 from train.config import DEFAULTS, RunConfig
+from train.cost import pack_cost
 from train.deepspeed_config import deepspeed_config
 from train.engine import wrap_model
 from train.gauges import Gauges
@@ -156,7 +157,11 @@ def measure(shape: str, name: str, options: argparse.Namespace, ranks: Ranks) ->
     gauges = Gauges.of(model_shape(shape), ranks)
     engine, kernels = build(shape, config, ranks, variant)
     plan = Plan(
-        num_packs=len(packs), batch_packs=len(packs), micro_packs=variant.micro_packs, num_ranks=ranks.num_ranks
+        num_packs=len(packs),
+        batch_packs=len(packs),
+        micro_packs=variant.micro_packs,
+        num_ranks=ranks.num_ranks,
+        cost=pack_cost(model_shape(shape)),
     )
     records: list[StepRecord] = []
     torch.cuda.reset_peak_memory_stats()
@@ -224,7 +229,7 @@ def check(num_steps: int, seq_len: int, ranks: Ranks) -> None:
         engine, kernels = build(shape, config, ranks, variant, start)
         print(name, kernels, flush=True)
         records: list[StepRecord] = []
-        plan = Plan(num_packs=2, batch_packs=2, micro_packs=1, num_ranks=1)
+        plan = Plan(num_packs=2, batch_packs=2, micro_packs=1, num_ranks=1, cost=pack_cost(model_shape(shape)))
         gauges = Gauges.of(model_shape(shape), ranks)
         train_steps(engine, packs, plan, config, ranks, num_steps, gauges, records.extend, lambda done: None)
         runs[name] = [(record.loss, record.grad_norm or 0.0) for record in records]

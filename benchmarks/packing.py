@@ -6,8 +6,8 @@ Lengths are log-normal with mean 640, as chats are; with --cache those of the ex
 same count. Each line is a process of its own, whose peak memory includes lengths, keys and Python (about 40 MB and 24
 bytes an example). Cost is the sum of squared lengths of a pack, over the mean of all packs. "of 8" is the greatest cost
 of 8 packs drawn at random: how long 8 ranks with a pack each wait for the slowest, as far as attention goes. "sorted"
-is the same where a step is 64 packs, dealt to the ranks in the order of their cost. "near" is the share of neighbours
-in a pack that lie within 1% of the corpus of each other (2.0% if drawn at random).
+is the same in the micro-steps of a step of 64 packs that the trainer deals by cost (dealing.py tells more). "near" is
+the share of neighbours in a pack that lie within 1% of the corpus of each other (2.0% if drawn at random).
 """
 
 import argparse
@@ -23,6 +23,7 @@ from dataprep.core.shards import map_shard, shards_folder
 from dataprep.stages.best_fit import best_fit_decreasing
 from dataprep.stages.pack import Packing, mixed, pack_examples
 from schemas.manifest import read_shards_manifest
+from train.batch import deal
 
 _RANKS, _STEP = 8, 64
 
@@ -65,7 +66,9 @@ def line(name: str, lengths: NDArray[np.int64], seq_len: int, how: str) -> str:
     cost = squares / squares.mean()
     drawn = np.random.default_rng(0).permutation(cost)
     of_8 = drawn[: packs // _RANKS * _RANKS].reshape(-1, _RANKS).max(axis=1).mean()
-    steps = np.sort(drawn[: packs // _STEP * _STEP].reshape(-1, _STEP), axis=1).reshape(-1, _RANKS)
+    steps = drawn[: packs // _STEP * _STEP].reshape(-1, _STEP)
+    dealt = np.array([deal(step.tolist(), _RANKS, 1, _STEP // _RANKS) for step in steps])[..., 0]  # (steps, ranks, 8)
+    waited = np.take_along_axis(steps[:, None], dealt, axis=2).max(axis=1).mean()
     inside = np.ones(len(lengths) - 1, dtype=bool)
     inside[packing.pack_bounds[1:-1] - 1] = False
     near = (np.abs(np.diff(packing.order))[inside] < 0.01 * len(lengths)).mean()
@@ -73,7 +76,7 @@ def line(name: str, lengths: NDArray[np.int64], seq_len: int, how: str) -> str:
     fill = lengths.sum() / (packs * seq_len)
     return (
         f"| {name} | {seq_len} | {how} | {packs:,} | {fill:.3%} | {cpu_s:.1f} | {peak:.0f} "
-        f"| {p5:.2f} / {p50:.2f} / {p95:.2f} / {cost.max():.2f} | {of_8:.2f} | {steps.max(axis=1).mean():.2f} "
+        f"| {p5:.2f} / {p50:.2f} / {p95:.2f} / {cost.max():.2f} | {of_8:.2f} | {waited:.2f} "
         f"| {near:.1%} |"
     )
 

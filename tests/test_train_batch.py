@@ -1,5 +1,6 @@
 """Which packs go where, and how they are laid in a row."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from tiny_model import Example, write_shards
 
-from train.batch import Ahead, Plan, collate, deal, pack_order
+from train.batch import Ahead, PackCost, Plan, collate, deal, pack_order
 from train.load import Packs, open_shards
 
 PACKS = [
@@ -16,6 +17,7 @@ PACKS = [
     [Example(ids=[10, 11, 12, 13], targets=[False, False, False, True])],
 ]
 
+TOKENS = PackCost(a_token=1.0, a_target=0.0, a_square=0.0)
 GOLDEN_ORDER = [4, 0, 1, 7, 6, 2, 5, 3]
 
 
@@ -78,8 +80,10 @@ def test_the_heaviest_pack_goes_first_in_the_first_epoch_only(packs: Packs) -> N
 
 
 def test_batches_made_ahead_come_in_the_order_they_were_asked_for(packs: Packs) -> None:
-    plan = Plan(num_packs=3, batch_packs=3, micro_packs=1, num_ranks=1)
+    plan = Plan(num_packs=3, batch_packs=3, micro_packs=1, num_ranks=1, cost=TOKENS)
     step = plan.step(0, 0, packs, np.array([2, 0, 1]))
+    assert step.packs == (2, 0, 1)
+    assert step.micro_batches == ((2,), (0,), (1,))  # the order's first pack is first, then the longest
     ahead = Ahead(packs, torch.device("cpu"))
     ahead.ask(step)
     for index in (2, 0, 1):
@@ -98,10 +102,38 @@ def test_the_order_mixes_evenly() -> None:
     assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
 
 
-def test_packs_are_dealt_in_turn_and_what_is_left_over_is_empty() -> None:
-    assert deal(range(7), 0, 2, 2, 2) == ((0, 1), (4, 5))
-    assert deal(range(7), 1, 2, 2, 2) == ((2, 3), (6,))
-    assert deal(range(2), 2, 3, 1, 2) == ((), ())
+def test_packs_are_dealt_by_cost_and_what_is_left_over_is_empty() -> None:
+    assert deal([9, 1, 8, 2, 5, 6], 2, 1, 3) == [[[0], [4], [3]], [[2], [5], [1]]]
+    assert deal([4, 3, 2, 1], 2, 2, 1) == [[[0, 3]], [[1, 2]]]
+    assert deal([1, 2, 3], 2, 1, 2) == [[[0], [1]], [[], [2]]]
+    assert deal([7, 7], 3, 1, 2) == [[[0], []], [[1], []], [[], []]]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4, 8])
+@pytest.mark.parametrize("micro_packs", [1, 2, 3])
+def test_ranks_get_about_as_much_work_in_each_micro_step_and_together(num_ranks: int, micro_packs: int) -> None:
+    drawn = np.random.default_rng(num_ranks)
+    for _ in range(50):
+        num_packs = int(drawn.integers(1, 100))
+        costs = drawn.lognormal(0, 0.8, num_packs).tolist()
+        num_micro_steps = -(-num_packs // (num_ranks * micro_packs)) + int(drawn.integers(2))
+        dealt = deal(costs, num_ranks, micro_packs, num_micro_steps)
+        assert sorted(place for rank in dealt for micro in rank for place in micro) == list(range(num_packs))
+        assert all(len(rank) == num_micro_steps for rank in dealt)
+        assert all(len(micro) <= micro_packs for rank in dealt for micro in rank)
+        assert 0 in {place for rank in dealt for place in rank[0]}
+        loads = np.array([[sum(costs[place] for place in micro) for micro in rank] for rank in dealt])
+        assert np.ptp(loads.sum(axis=1)) <= max(costs) * (1 + 1e-12)
+        together = [sorted(costs[place] for rank in dealt for place in rank[micro]) for micro in range(num_micro_steps)]
+        for micro, own in enumerate(together):
+            assert np.ptp(loads[:, micro]) <= max(own, default=0) * (1 + 1e-12)
+        falling = sorted(((own[0], own[-1]) for own in together if own), reverse=True)
+        assert all(least >= most for (least, _), (_, most) in itertools.pairwise(falling))
+
+
+def test_a_pack_costs_what_its_tokens_targets_and_attention_do(packs: Packs) -> None:
+    cost = PackCost(a_token=100.0, a_target=10.0, a_square=1.0)
+    assert cost.of(packs, np.array([2, 0])).tolist() == [400 + 10 + 16, 500 + 30 + 9 + 4]
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
@@ -109,7 +141,7 @@ def test_packs_are_dealt_in_turn_and_what_is_left_over_is_empty() -> None:
 def test_every_pack_is_seen_once_an_epoch_in_the_same_step_at_any_number_of_ranks(
     packs: Packs, num_ranks: int, micro_packs: int
 ) -> None:
-    plan = Plan(num_packs=3, batch_packs=2, micro_packs=micro_packs, num_ranks=num_ranks)
+    plan = Plan(num_packs=3, batch_packs=2, micro_packs=micro_packs, num_ranks=num_ranks, cost=TOKENS)
     order = pack_order(3, seed=0, epoch=0)
     assert plan.steps_an_epoch == 2
     for index, expected in ((0, order[:2]), (1, order[2:]), (2, order[:2])):

@@ -1,8 +1,8 @@
 """Packs in, batches of tensors out. Which packs a step takes is a pure function of (seed, epoch), known to every rank.
 
-Step s of an epoch takes packs s*P to (s+1)*P of the epoch's order, whatever the number of ranks. Ranks take them in
-turn, `micro_packs` at a time; where they do not come out even, the last micro-batches of some ranks are empty, so that
-all ranks call the model equally often (ZeRO-3 needs that).
+Step s of an epoch takes packs s*P to (s+1)*P of the epoch's order, whatever the number of ranks. They are dealt to the
+ranks by what they cost, since all wait for the slowest. Where they do not come out even, some micro-batches are empty,
+so that all ranks call the model equally often (ZeRO-3 needs that).
 """
 
 import time
@@ -60,6 +60,20 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackCost:
+    """How long a GPU takes for a pack, up to a factor: for its tokens, its targets and the squares of its lengths."""
+
+    a_token: float
+    a_target: float
+    a_square: float
+
+    def of(self, split: Packs, packs: np.ndarray) -> np.ndarray:
+        """What these packs of a split cost, as float64."""
+        tokens, targets, squares = split.num_tokens[packs], split.num_targets[packs], split.squares[packs]
+        return self.a_token * tokens + self.a_target * targets + self.a_square * squares
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """How packs become steps; holds no data."""
 
@@ -67,6 +81,7 @@ class Plan:
     batch_packs: int
     micro_packs: int
     num_ranks: int
+    cost: PackCost
 
     @property
     def steps_an_epoch(self) -> int:
@@ -84,8 +99,13 @@ class Plan:
             num_tokens=int(split.num_tokens[packs].sum()),
             num_targets=int(split.num_targets[packs].sum()),
             squares=int(split.squares[packs].sum()),
-            micro_batches=deal(packs.tolist(), rank, self.num_ranks, self.micro_packs, self.num_micro_steps),
+            micro_batches=self.dealt(packs, split, self.num_micro_steps)[rank],
         )
+
+    def dealt(self, packs: np.ndarray, split: Packs, num_micro_steps: int) -> list[tuple[tuple[int, ...], ...]]:
+        """These packs as micro-batches of each rank, about even in cost: in each micro-step, and together."""
+        places = deal(self.cost.of(split, packs).tolist(), self.num_ranks, self.micro_packs, num_micro_steps)
+        return [tuple(tuple(packs[micro_batch].tolist()) for micro_batch in micro_batches) for micro_batches in places]
 
     @property
     def num_micro_steps(self) -> int:
@@ -114,12 +134,39 @@ def step_seed(seed: int, index: int, rank: int) -> int:
         return int(_splitmix64(start + np.uint64(rank)))
 
 
-def deal(
-    packs: Sequence[int], rank: int, num_ranks: int, micro_packs: int, num_micro_steps: int
-) -> tuple[tuple[int, ...], ...]:
-    """What `rank` takes in each micro-step: packs 0-6, 2 ranks, 2 at a time -> rank 0 (0 1) (4 5), rank 1 (2 3) (6)."""
-    starts = [(micro * num_ranks + rank) * micro_packs for micro in range(num_micro_steps)]
-    return tuple(tuple(packs[start : start + micro_packs]) for start in starts)
+def deal(costs: Sequence[float], num_ranks: int, micro_packs: int, num_micro_steps: int) -> list[list[list[int]]]:
+    """Which packs, by their places in `costs`, each rank takes in each micro-step, at most `micro_packs` at a time.
+
+    The costliest share a micro-step, and the one with the first place comes first. Costs 9 1 8 2 5 6, 2 ranks, 1 at a
+    time -> rank 0 (0) (4) (3), rank 1 (2) (5) (1): 9 + 5 + 2 and 8 + 6 + 1.
+    """
+    falling = sorted(range(len(costs)), key=lambda place: -costs[place])
+    room = num_ranks * micro_packs
+    together = [falling[micro * room : (micro + 1) * room] for micro in range(num_micro_steps)]
+    together.sort(key=lambda places: 0 not in places)
+    dealt: list[list[list[int]]] = [[] for _ in range(num_ranks)]
+    so_far = [0.0] * num_ranks
+    for places in together:
+        micro_batches = _even(places, costs, num_ranks)
+        loads = [sum(costs[place] for place in micro_batch) for micro_batch in micro_batches]
+        heaviest = sorted(range(num_ranks), key=lambda number: -loads[number])
+        idlest = sorted(range(num_ranks), key=so_far.__getitem__)
+        for number, rank in zip(heaviest, idlest, strict=True):
+            dealt[rank].append(micro_batches[number])
+            so_far[rank] += loads[number]
+    return dealt
+
+
+def _even(falling: list[int], costs: Sequence[float], count: int) -> list[list[int]]:
+    """Places in the order of falling costs as `count` micro-batches: by turns one to each, the next to the least."""
+    micro_batches: list[list[int]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for start in range(0, len(falling), count):
+        lightest = sorted(range(count), key=loads.__getitem__)
+        for place, number in zip(falling[start : start + count], lightest, strict=False):
+            micro_batches[number].append(place)
+            loads[number] += costs[place]
+    return micro_batches
 
 
 def collate(packs: Packs, indices: Sequence[int]) -> Batch:

@@ -6,6 +6,7 @@ compiled, FlashAttention-4): matmuls at 71% of the peak, attention at 25%, all e
 
 from dataclasses import dataclass
 
+from train.batch import PackCost
 from train.config import RunConfig
 from train.gpus import Gpu
 from train.memory import kept_bytes_a_token
@@ -42,6 +43,21 @@ def _attention_flops(shape: ModelShape, squares: int) -> float:
     return 12.0 * shape.num_layers * shape.query_width * squares / 2
 
 
+def pack_cost(shape: ModelShape) -> PackCost:
+    """What a pack's tokens, targets and attention cost beside each other, the same for every rank on any GPU."""
+    each, head = _flops_a_parameter(shape), shape.vocab_size * shape.hidden
+    return PackCost(
+        a_token=each * (shape.num_parameters - head) / MATMUL_RATE,
+        a_target=each * head / MATMUL_RATE,
+        a_square=_attention_flops(shape, 1) / ATTENTION_RATE,
+    )
+
+
+def _flops_a_parameter(shape: ModelShape) -> float:
+    """Operations a parameter and token: a frozen one has no gradient."""
+    return 4.0 + 2.0 * min(1.0, shape.num_trained / shape.num_parameters)
+
+
 def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> float | None:
     """What an optimizer step over `work` takes on all ranks; None for a GPU whose speed is not known."""
     if gpu.peak_flops is None or gpu.bytes_per_s is None:
@@ -50,7 +66,7 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     bandwidth = MEMORY_RATE * gpu.bytes_per_s
     again = config.checkpointed_layers / max(1, shape.num_layers)
     head = shape.vocab_size * shape.hidden
-    each = 4.0 + 2.0 * min(1.0, trained / parameters)  # operations a parameter and token: a frozen one has no gradient
+    each = _flops_a_parameter(shape)
     body = each * (parameters - head) * work.tokens * (1 + 2 * again / each) + each * head * work.targets
     matmul = body / (MATMUL_RATE * gpu.peak_flops)
     attention = _attention_flops(shape, work.squares) * (1 + again * 2 / 7) / (ATTENTION_RATE * gpu.peak_flops)

@@ -2,20 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 
-from train.batch import collate, deal
-from train.config import RunConfig
+from train.batch import Plan, collate
 from train.launch import Ranks
 from train.load import Packs
 from train.loss import summed_loss
 
 
-def held_out_loss(engine: Any, packs: Packs, config: RunConfig, ranks: Ranks) -> float:
+def held_out_loss(engine: Any, packs: Packs, plan: Plan, ranks: Ranks) -> float:
     """The mean loss over the split's targets, in nats; every rank takes part and gets it."""
-    num_micro_steps = -(-len(packs) // (config.micro_packs * config.num_ranks))
-    mine = deal(range(len(packs)), ranks.rank, ranks.num_ranks, config.micro_packs, num_micro_steps)
+    num_micro_steps = -(-len(packs) // (plan.micro_packs * plan.num_ranks))
+    mine = plan.dealt(np.arange(len(packs)), packs, num_micro_steps)[ranks.rank]
     total = torch.zeros((), dtype=torch.float64, device=ranks.device)
     engine.eval()
     with torch.no_grad():

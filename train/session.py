@@ -14,6 +14,7 @@ from schemas.errors import TrainError
 from train.batch import Plan
 from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig
+from train.cost import pack_cost
 from train.engine import Engine, build_engine
 from train.gauges import Gauges
 from train.hub import ModelFiles
@@ -55,6 +56,7 @@ def train_session(
         batch_packs=config.batch_packs,
         micro_packs=config.micro_packs,
         num_ranks=ranks.num_ranks,
+        cost=pack_cost(shape),
     )
     num_steps = config.num_steps(len(shards.train))
     done = checkpoint.step if checkpoint is not None else 0

@@ -74,7 +74,7 @@ class Watch:
         """Take the held-out loss, and keep the model where it is the best and not the last."""
         if self.shards.val is None:
             return
-        loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.config, self.ranks)
+        loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.plan, self.ranks)
         is_best = step > 0 and all(loss < before for at, before in self.evals if at > 0)
         self.evals.append((step, loss))
         if self.log is not None:
