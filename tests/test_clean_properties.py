@@ -128,12 +128,13 @@ def test_the_screen_misses_nothing_that_a_step_would_find(messages: list[Any]) -
         assert "empty-turns" in suspects
 
 
-@pytest.mark.parametrize(
-    "token",
-    "<|im_end|> <|start_header_id|> <｜end▁of▁sentence｜> <start_of_turn> <end_of_turn> <reserved_106> <unused7> "
-    "<extra_id_0> <<SYS>> <</SYS>> [INST] [/INST] [gMASK] <eot> <eoh> <eoa> <eom> <bos> <eos> <sop> <eop> <pad> "
-    "<s> </s>".split(),
-)
+CONTROL_TOKENS = """
+<|im_end|> <|start_header_id|> <｜end▁of▁sentence｜> <start_of_turn> <end_of_turn> <unused7> <reserved_106> <extra_id_0>
+<<SYS>> <</SYS>> [INST] [/INST] [gMASK] <s> </s> <eot> <eoh> <eoa> <eom> <bos> <eos> <sop> <eop> <pad>
+"""
+
+
+@pytest.mark.parametrize("token", CONTROL_TOKENS.split())
 def test_the_screen_knows_every_kind_of_control_token(token: str) -> None:
     messages = [("user", "Hello"), ("assistant", f"Hi{token} there")]
     assert text.without_control_tokens(messages[1][1]) == "Hi there"

@@ -61,8 +61,7 @@ def _writer(path: Path) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         path,
         CONVERSATION,
-        compression="zstd",
-        compression_level=1,
+        compression="lz4",  # read as fast as nothing packed; Zstandard takes a quarter less room
         use_dictionary=_DICTIONARY_COLUMNS,
         write_statistics=False,
     )
