@@ -90,12 +90,23 @@ def _batch(content: pa.Buffer) -> pa.RecordBatch:
     return pa.ipc.open_stream(content.slice(_MAGIC_BYTES)).read_next_batch()
 
 
-def write_chunk(folder: Path, key: str, batch: pa.RecordBatch) -> None:
-    """Write one chunk of examples, whole or not at all."""
+def write_chunk(folder: Path, key: str, batch: pa.RecordBatch) -> Path:
+    """Write one chunk of examples, whole or not at all; returns its file."""
+    return write_chunk_file(folder, *chunk_file(key, batch))
+
+
+def chunk_file(key: str, batch: pa.RecordBatch) -> tuple[str, pa.Buffer]:
+    """The name and the bytes of the file that a chunk of examples becomes."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as out:
         out.write_batch(batch)
     content = sink.getvalue()
-    path = folder / f"{key}-{crc32(content):08x}.arrow"
+    return f"{key}-{crc32(content):08x}.arrow", content
+
+
+def write_chunk_file(folder: Path, name: str, content: pa.Buffer) -> Path:
+    """Write a chunk's file, whole or not at all; returns it."""
+    path = folder / name
     with written_whole(path, durable=False) as temporary:
         temporary.write_bytes(content)
+    return path

@@ -63,6 +63,12 @@ class ModelTokenizer:
         table = Path(self.folder).parent / _BYTE_TABLE
         return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.encoder_proof is not None)
 
+    def encoder_files(self) -> dict[str, bytes]:
+        """What `encoder` reads, by names below the folder that `folder` is in."""
+        home = Path(self.folder).parent
+        names = ["files/tokenizer.json", *([_BYTE_TABLE] if self.byte_level else [])]
+        return {name: (home / name).read_bytes() for name in names}
+
     def compiled_template(self, official: bool = False) -> "Template":
         """The template in our sandbox where that was proven for it, else in transformers' own, or where `official`."""
         assert self.template is not None
