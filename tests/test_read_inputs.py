@@ -142,10 +142,6 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_not_passed_over(tmp_path):
     ("given", "message"),
     [
         ("", "INPUT: an empty name; is a variable of the shell not set?"),
-        (
-            "https://example.org/a.jsonl",
-            "https://example.org/a.jsonl: not a local path; download it, or give a dataset",
-        ),
         ("\udcff=a.jsonl", "\udcff=a.jsonl: no name before the '='; write NAME=PATH or ./"),
         ("\udcff.parquet", "\ufffd.parquet: Arrow opens no file whose name or folder is not UTF-8; rename it"),
     ],

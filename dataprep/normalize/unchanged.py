@@ -11,7 +11,7 @@ class Unchanged:
     """What the file system says of input files before they are read."""
 
     def __init__(self, files: list[RawFile]) -> None:
-        self._files = {file.path: file.name for file in files if file.name != STDIN}
+        self._files = {file.path: file.name for file in files if not (file.remote or file.name == STDIN)}
         self._before: dict[object, os.stat_result] = {}
         for path in self._files:
             with suppress(OSError):

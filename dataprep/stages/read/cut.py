@@ -48,7 +48,7 @@ def cut(
     """
     given = checked_encoding(encoding)
     try:
-        if file.ending not in _MAPPED or file.archive:
+        if file.ending not in _MAPPED or file.is_streamed:
             with _opened(file) as raw:
                 fed = Fed(raw, digest)
                 if file.ending in _MAPPED:
@@ -67,6 +67,8 @@ def cut(
 def _opened(file: RawFile) -> AbstractContextManager[BinaryIO]:
     if file.archive:
         return file.archive.opened(file.place, file.bytes)
+    if file.remote:
+        return file.remote.opened()
     return nullcontext(sys.stdin.buffer) if file.name == STDIN else file.path.open("rb")
 
 
@@ -81,7 +83,7 @@ def _cut_text(file: RawFile, fed: Fed, encoding: str | None) -> Iterator[Segment
         encoding = None
     if encoding:
         chunks = as_utf8(chunks, encoding)
-    streamed = bool(encoding or file.packing or file.archive or file.name == STDIN)
+    streamed = bool(encoding or file.packing or file.is_streamed)
     try:
         for segment in _cut_chunks(file, fed, chunks, streamed):
             yield replace(segment, encoding=encoding) if encoding else segment

@@ -14,6 +14,7 @@ from dataprep.stages.read.archives import ARCHIVE_ENDINGS, Archive, Member
 from dataprep.stages.read.caches import CACHE_FOLDERS, is_cache
 from dataprep.stages.read.hub import HUB, hub_files
 from dataprep.stages.read.raw import ENDINGS, PACKINGS, STDIN, RawFile, RawRow, Segment
+from dataprep.stages.read.remote import Remote, remote_files
 from dataprep.stages.read.sniff import ending_of
 from dataprep.stages.read.sources import distinct_sources
 from schemas.errors import InputError
@@ -22,7 +23,8 @@ __all__ = ["ENDINGS", "PACKINGS", "STDIN", "RawFile", "RawRow", "Segment", "find
 
 _SAVED_STATE, _SAVED_INFO, _SAVED_SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _SAVED = (_SAVED_STATE, _SAVED_INFO, _SAVED_SPLITS)
-_PACKED = ", or as in .jsonl.gz (.bz2, .xz, .zst); a .zip or .tar may hold such files"
+_COMPRESSED = ", or as in .jsonl.gz (.bz2, .xz, .zst)"
+_PACKED = f"{_COMPRESSED}; a .zip or .tar may hold such files"
 _NEVER_PACKED = (".parquet", ".arrow")  # compressed inside, or mapped
 _ALSO_LINES = (".ndjson", ".jsonlines")
 _URL = re.compile(r"(?!hf:)[a-z][a-z0-9+]+://", re.IGNORECASE)
@@ -36,7 +38,8 @@ def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
     A folder that `datasets` saved gives the files that its state.json names. Hidden files and the folder `leave_out`
     are passed over in folders and globs; what lies in a cache of ours is, too, in folders and in globs with **.
     "-" is standard input, of .jsonl, whose size is not known and given as 0.
-    An archive gives its members; hf://owner/name a dataset of the hub; NAME=PATH what PATH does, with the source NAME.
+    An archive gives its members; hf://owner/name a dataset of the hub; another URL what lies there; NAME=PATH what PATH
+    does, with the source NAME.
     The kind of a file that is named and has none of our endings is found out. Raises InputError.
     """
     found: dict[tuple[Path, str], RawFile] = {}
@@ -52,7 +55,7 @@ def find_files(inputs: list[str], *, leave_out: Path) -> list[RawFile]:
             if source is not None:
                 file = replace(file, source=source)
                 named.add(file.name)
-            key = (Path(STDIN), "") if file.name == STDIN else (file.path.resolve(), file.name if file.archive else "")
+            key = (Path(), file.name) if file.remote or file.name == STDIN else (file.path.resolve(), _member(file))
             found.setdefault(key, file)
     return distinct_sources(list(found.values()), named)
 
@@ -61,6 +64,10 @@ def is_data(path: Path) -> bool:
     """Tell by a file's endings whether its rows can be read."""
     ending, packing = _endings_of(path)
     return ending in ENDINGS and not (packing and ending in _NEVER_PACKED)
+
+
+def _member(file: RawFile) -> str:
+    return file.name if file.archive else ""
 
 
 def _named(given: str) -> tuple[str | None, str]:
@@ -80,6 +87,9 @@ def _given_files(given: str, leave_out: Path) -> Iterator[RawFile]:
     if given.startswith(HUB):
         yield from hub_files(given)
         return
+    if _URL.match(given):
+        yield from _remote_files(given)
+        return
     path = Path(given)
     alone = os.path.lexists(path) and not path.is_dir()
     for match in [path] if alone else _matches(given, leave_out):
@@ -89,6 +99,37 @@ def _given_files(given: str, leave_out: Path) -> Iterator[RawFile]:
             yield from _sniffed(match)
         else:
             yield _raw_file(match)
+
+
+def _remote_files(given: str) -> Iterator[RawFile]:
+    """Give the files of a URL: those that our endings speak for where it stands for several."""
+    found = remote_files(given)
+    files = [_remote_file(remote) for remote in found]
+    for file in files:
+        name = file.path.name
+        if len(files) > 1 and (name.startswith(".") or (file.ending == ".txt" and not given.endswith(".txt"))):
+            continue
+        if is_data(file.path):
+            yield file
+        elif len(files) == 1:
+            raise InputError(
+                f"{given}: cannot tell the kind of file by its ending, or it is an archive; name one that ends in "
+                f"{_endings()}{_COMPRESSED}, or download it first"
+            )
+
+
+def _remote_file(remote: Remote) -> RawFile:
+    path = Path(remote.name)
+    ending, packing = _endings_of(path)
+    return RawFile(
+        path=path,
+        name=remote.url,
+        source=_source(remote.name, packing),
+        ending=ending,
+        packing=packing,
+        bytes=remote.bytes,
+        remote=remote,
+    )
 
 
 def _sniffed(path: Path) -> Iterator[RawFile]:
@@ -135,8 +176,6 @@ def _matches(given: str, leave_out: Path) -> list[Path]:
                 f"and .txt files as '{path.as_posix()}/*.txt'"
             )
         return files
-    if _URL.match(given):
-        raise InputError(f"{given}: not a local path; download it, or give a dataset of the hub as hf://owner/name")
     if not glob.has_magic(given):
         raise InputError(f"{given}: no such file or folder; check the path (from {Path.cwd()})")
     files = [

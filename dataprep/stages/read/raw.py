@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.stages.read.archives import Archive
+from dataprep.stages.read.remote import Remote
 
 RawRow = tuple[int, Any, bytes | None]  # number from 1, value, the row's own bytes where it has them
 
@@ -25,6 +26,12 @@ class RawFile:
     bytes: int
     archive: Archive | None = None  # that it is a member of; `path` is then the archive's
     place: int = 0  # in the archive
+    remote: Remote | None = None  # where it isn't on this machine; `path` is then its own name
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether it can't be opened in the middle."""
+        return self.archive is not None or self.remote is not None or self.name == STDIN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

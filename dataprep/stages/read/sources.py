@@ -4,6 +4,7 @@ import os
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import PurePath
+from urllib.parse import urlsplit
 
 from dataprep.stages.read.raw import RawFile
 
@@ -34,6 +35,8 @@ def _folders(file: RawFile) -> tuple[str, ...]:
     """Give the folders that lie around what the source is named after."""
     if file.name.startswith("hf://"):
         return tuple(file.name.removeprefix("hf://").split("/")[:1])
+    if file.remote is not None:
+        return tuple(urlsplit(file.remote.url).path.split("/")[1:-1])
     place = PurePath(os.path.abspath(file.path))  # noqa: PTH100 (Path.absolute keeps "..", resolve follows links)
     if file.archive is not None:
         place = place / file.name[len(file.archive.name) + 1 :]
