@@ -1,6 +1,7 @@
 """Select: cached chunks in; the spans that fit into a pack out, and what became of the rest.
 
-Each example of a conversation that fits is one span; a longer one gives what stages/pack.py's `fit` finds in it.
+Each example of a conversation that fits is one span; a longer one gives what stages/pack.py's `fit` finds in it. Chunks
+may be gone through apart from each other, in any order.
 """
 
 from collections import Counter
@@ -30,15 +31,23 @@ class Selection:
     turned_away: dict[int, tuple[str, str]]  # row -> reason, detail
 
 
-def select_spans(
-    corpus: Iterable[pa.RecordBatch], chunks: Sequence[Chunk], sources: NDArray[np.int32], options: PackOptions
-) -> Selection:
-    """Find the spans of at most seq_len tokens in all chunks; `sources` are those of the conversations' rows."""
-    spans: list[NDArray[np.int32]] = [np.empty((0, 5), dtype=np.int32)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """The same of some of the chunks."""
+
+    columns: list[NDArray[np.int32]]  # each (…, 5): row, start in the conversation, length, chunk, place in the chunk
+    tokens: int
+    cut: Counter[str]
+    turned_away: dict[int, tuple[str, str]]
+
+
+def select_spans(corpus: Iterable[tuple[int, Chunk, pa.RecordBatch]], options: PackOptions) -> Spans:
+    """Find the spans of at most seq_len tokens in chunks, each given with its number among all."""
+    spans: list[NDArray[np.int32]] = []
     turned_away: dict[int, tuple[str, str]] = {}
     cut: Counter[str] = Counter()
     tokens = 0
-    for number, (chunk, batch) in enumerate(zip(chunks, corpus, strict=True)):
+    for number, chunk, batch in corpus:
         rows, starts, lengths, places = _examples(batch)
         tokens += int(lengths.sum())
         fits = lengths <= options.seq_len
@@ -61,11 +70,22 @@ def select_spans(
         for row in sorted(set(rows[~fits].tolist()) - given):
             length = int(lengths[rows == row].sum())
             turned_away[chunk.start + row] = (TOO_LONG, f"{length} tokens, no turn of it fits into {options.seq_len}")
+    columns = [np.concatenate(spans)] if spans else []
+    return Spans(columns=columns, tokens=tokens, cut=cut, turned_away=turned_away)
+
+
+def selection_of(parts: Sequence[Spans], sources: NDArray[np.int32]) -> Selection:
+    """What was selected of all chunks; `sources` are those of the conversations' rows. The parts' spans are let go."""
+    spans = [np.empty((0, 5), dtype=np.int32)]
+    for part in parts:
+        spans += part.columns
+        part.columns.clear()
+    cut = sum((part.cut for part in parts), Counter[str]())
     return Selection(
         examples=_in_order(spans, sources),
-        tokens=tokens,
-        cut={r: n for r, n in cut.items() if n},
-        turned_away=turned_away,
+        tokens=sum(part.tokens for part in parts),
+        cut={reason: cut[reason] for reason in sorted(cut) if cut[reason]},
+        turned_away={row: why for part in parts for row, why in part.turned_away.items()},
     )
 
 

@@ -1,9 +1,9 @@
 """Making the chunks of examples that aren't in the cache, in processes of this machine.
 
-A task is a run of consecutive chunks, and writes them itself; nothing but counts comes back.
+A task is a run of consecutive chunks, and writes them itself; nothing but their files' names comes back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from dataprep.core.chunk_files import write_chunk
 from dataprep.core.chunks import Chunk
 from dataprep.core.columns import RowReader
+from dataprep.core.encode import Encoder
 from dataprep.core.progress import progress_bar
 from dataprep.core.tokenizer import ModelTokenizer
 from dataprep.core.workers import num_cores, run_tasks
@@ -61,17 +62,25 @@ class Filled:
 
 def fill_cache(work: TokenWork, chunks: Sequence[Chunk], workers: int | None = None) -> Filled:
     """Make these chunks."""
+    for _ in fill(work, chunks, workers):
+        pass
+    return Filled(tokenized=num_rows(chunks))
+
+
+def fill(
+    work: TokenWork, chunks: Sequence[Chunk], workers: int | None = None, encoder: Encoder | None = None
+) -> Generator[tuple[Chunk, Path]]:
+    """Yield each of these chunks with its file as they are made, in order; `encoder` is the tokenizer's, if at hand."""
     if not chunks:
-        return Filled(tokenized=0)
-    rows = num_rows(chunks)
+        return
     work.folder.mkdir(parents=True, exist_ok=True)
     workers = min(workers or num_cores(), most_workers(chunks))
-    load(work)
-    with progress_bar(rows, " conversations", "tokenize") as bar:
-        for _, done in run_tasks(make_chunks, list(tasks_of(chunks, workers)), workers, load, (work,)):
-            bar.update(done)
+    load(work, encoder)
+    with progress_bar(num_rows(chunks), " conversations", "tokenize") as bar:
+        for task, files in run_tasks(make_chunks, list(tasks_of(chunks, workers)), workers, load, (work,)):
+            yield from zip(task, files, strict=True)
+            bar.update(num_rows(task))
     _unload()
-    return Filled(tokenized=rows)
 
 
 def most_workers(chunks: Sequence[Chunk]) -> int:
@@ -107,11 +116,11 @@ _loaded: tuple[TokenWork, TokenizeEngine, RowReader] | None = (
 )
 
 
-def load(work: TokenWork) -> None:
+def load(work: TokenWork, encoder: Encoder | None = None) -> None:
     """Prepare this process for `make_chunks`."""
     global _loaded
     if _loaded is None or _loaded[0] != work:
-        engine = TokenizeEngine.load(work.tokenizer, work.options, work.targets)
+        engine = TokenizeEngine.load(work.tokenizer, work.options, work.targets, encoder)
         _loaded = work, engine, RowReader(work.conversations, work.manifest, work.columns)
 
 
@@ -120,14 +129,15 @@ def _unload() -> None:
     _loaded = None
 
 
-def make_chunks(chunks: list[Chunk]) -> int:
-    """Make consecutive chunks; returns of how many conversations."""
+def make_chunks(chunks: list[Chunk]) -> list[Path]:
+    """Make consecutive chunks; returns their files."""
     assert _loaded is not None
     work, engine, reader = _loaded
-    for group in groups(chunks, ROWS_AT_ONCE):
-        for key, batch in examples_of(engine, reader.rows(group[0].start, group[-1].stop), group):
-            write_chunk(work.folder, key, batch)
-    return num_rows(chunks)
+    return [
+        write_chunk(work.folder, key, batch)
+        for group in groups(chunks, ROWS_AT_ONCE)
+        for key, batch in examples_of(engine, reader.rows(group[0].start, group[-1].stop), group)
+    ]
 
 
 def examples_of(engine: TokenizeEngine, table: pa.Table, chunks: list[Chunk]) -> Iterator[tuple[str, pa.RecordBatch]]:

@@ -5,7 +5,7 @@ What a recipe leaves out is counted and not listed one by one: that was asked fo
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,21 @@ class RowCounts:
         self._sums: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
 
-    def watch(self, corpus: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Pass chunks on, counting what is in them."""
-        for batch in corpus:
-            for name, counter in self._names.items():
-                for key, number in _sums(batch.column(name)):
-                    counter[key] += number
-            for name in ("trained_turns", "remaining_turns", "exact_tokens"):
-                self._sums[name] += int(to_numpy(batch.column(name)).sum(dtype=np.int64))
-            self._notes.update(batch.column("notes").flatten().to_pylist())
-            yield batch
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count what is in a chunk."""
+        for name, counter in self._names.items():
+            for key, number in _sums(batch.column(name)):
+                counter[key] += number
+        for name in ("trained_turns", "remaining_turns", "exact_tokens"):
+            self._sums[name] += int(to_numpy(batch.column(name)).sum(dtype=np.int64))
+        self._notes.update(batch.column("notes").flatten().to_pylist())
+
+    def join(self, other: "RowCounts") -> None:
+        """Add what was counted in other chunks."""
+        for name, counter in self._names.items():
+            counter.update(other._names[name])
+        self._sums.update(other._sums)
+        self._notes.update(other._notes)
 
     def notes(self) -> dict[str, int]:
         """Conversations by the notes on them."""

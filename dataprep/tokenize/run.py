@@ -1,7 +1,9 @@
 """`dataprep tokenize`: conversations in the cache -> examples in the cache -> packed shards, with their manifest."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache as once
@@ -11,25 +13,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dataprep.core.chunk_files import open_chunk, sound_files
+from dataprep.core.chunk_files import chunk_files, sound_files
 from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.columns import canonical_json
+from dataprep.core.encode import Encoder, encoder_name
 from dataprep.core.lock import locked
 from dataprep.core.ray_tasks import require_ray
 from dataprep.core.tokenizer import ModelTokenizer, load_tokenizer
 from dataprep.core.workers import num_cores
 from dataprep.stages.pack import Packing, mixed, pack_examples
-from dataprep.stages.select import select_spans
 from dataprep.stages.sides import Side, Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.corpus import Corpus, read_corpus
-from dataprep.tokenize.fill import Filled, TokenWork, fill_cache
+from dataprep.tokenize.fill import Filled, TokenWork, fill, num_rows
 from dataprep.tokenize.in_use import tokens_folder
-from dataprep.tokenize.ledger import RowCounts, close_ledger, count_by_source, write_quarantine
+from dataprep.tokenize.ledger import close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.on_ray import fill_on_ray
 from dataprep.tokenize.options import settled_options
 from dataprep.tokenize.recipe import Recipe, listed, settle, settle_targets
 from dataprep.tokenize.shards_folder import copy_name, copy_tokenizer, find_same, remove_stale
+from dataprep.tokenize.survey import Surveyed, joined, survey, survey_cache
 from dataprep.tokenize.targets import keyed_chunks
 from dataprep.tokenize.token_cache import all_whole, tokens_fingerprint, write_examples_manifest
 from dataprep.tokenize.unchanged import find_alike, none_written, note_checked
@@ -117,7 +120,7 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     same = find_alike(shards, partial(_is_alike, asked, settled))
     if same is not None and none_written(asked.cache, asked.source, same):
         return Built(manifest=same, folder=shards, tokenized=0, up_to_date=True)
-    corpus = read_corpus(asked.cache / "conversations", asked.source)
+    corpus, encoder = _read(asked, settled, engine)
     _require_sources(asked.options.val_sources, corpus.names, asked.source)
     mixture = _mixture(asked.recipe, corpus.names, asked.source)
     targets = ruled_targets(asked.recipe, corpus.names, asked.source, asked.token_options)
@@ -138,8 +141,9 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
         folder=examples,
     )
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
-    filled, files = _filled(work, chunks, workers, engine)
-    packed = _pack(asked, corpus.without_ids(), mixture, chunks, files, fingerprint, there.shards, workers)
+    corpus = corpus.without_ids()
+    surveyed, filled = _surveyed(work, chunks, corpus, asked, workers, engine, encoder)
+    packed = _pack(asked, corpus, mixture, surveyed, fingerprint, there.shards, workers)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
@@ -186,14 +190,51 @@ def _is_alike(asked: _Asked, settled: Callable[[], _Settled], there: ShardsManif
     return (there.tokens_fingerprint, there.tokenizer.folder) == (tokens, copy_name(tokenizer))
 
 
-def _filled(work: TokenWork, chunks: list[Chunk], workers: int | None, engine: str) -> tuple[Filled, list[Path]]:
-    """Make the chunks that aren't there, or aren't whole; returns the files of all."""
-    found = sound_files(work.folder, chunks)
-    missing = [chunk for chunk, file in zip(chunks, found, strict=True) if file is None]
+def _read(asked: _Asked, settled: Callable[[], _Settled], engine: str) -> tuple[Corpus, Encoder | None]:
+    """The corpus; beside it the encoder is loaded, a second of its own, where all is to be tokenised here."""
+    with ThreadPoolExecutor(1) as beside:
+        encoder = None
+        if asked.source.kept and engine == "local":
+            tokenizer, _, tokens = settled()
+            if not chunk_files(tokens_folder(asked.cache, tokens)):
+                encoder = beside.submit(tokenizer.encoder)
+        corpus = read_corpus(asked.cache / "conversations", asked.source)
+        return corpus, None if encoder is None else encoder.result()
+
+
+def _surveyed(
+    work: TokenWork,
+    chunks: list[Chunk],
+    corpus: Corpus,
+    asked: _Asked,
+    workers: int | None,
+    engine: str,
+    encoder: Encoder | None,
+) -> tuple[Surveyed, Filled]:
+    """Look through all chunks, making those that aren't there, or aren't whole."""
+    there = survey_cache(work.folder, chunks, asked.options, workers)
+    found = {number for part in there for number in part.files}
+    numbers = [number for number in range(len(chunks)) if number not in found]
+    missing = [chunks[number] for number in numbers]
     remove_leftovers(work.folder)
-    fill = fill_on_ray if engine == "ray" else fill_cache
-    filled = fill(work, missing, workers)
-    return filled, _with_made(found, sound_files(work.folder, missing), work.folder)
+    if engine == "ray":
+        filled, made = fill_on_ray(work, missing, workers), _made(work, missing)
+    else:
+        filled, made = Filled(tokenized=num_rows(missing)), fill(work, missing, workers, encoder)
+    with closing(made):
+        numbered = ((number, chunk, file) for number, (chunk, file) in zip(numbers, made, strict=True))
+        rest = survey(numbered, asked.options)
+    return joined([*there, rest], corpus.sources), filled
+
+
+def _made(work: TokenWork, chunks: Sequence[Chunk]) -> Generator[tuple[Chunk, Path]]:
+    """The files of chunks that a cluster has made."""
+    for chunk, file in zip(chunks, sound_files(work.folder, chunks), strict=True):
+        if file is None:
+            raise CacheError(
+                f"{work.folder}: chunks that were just written can't be read; check the disk, then run it again"
+            )
+        yield chunk, file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,23 +251,21 @@ def _pack(
     asked: _Asked,
     corpus: Corpus,
     mixture: dict[str, SourceMix],
-    chunks: list[Chunk],
-    files: Sequence[Path],
+    surveyed: Surveyed,
     fingerprint: str,
     there: Mapping[str, ShardRecord],
     workers: int | None,
 ) -> _Packed:
     """Write the shards, but for those that are there, and the quarantine file."""
-    source, shards, counts = asked.source, asked.cache / "shards", RowCounts()
-    selection = select_spans(counts.watch(map(open_chunk, files)), chunks, corpus.sources, asked.options)
+    source, shards, selection = asked.source, asked.cache / "shards", surveyed.selection
     sides = choose_sides(selection.examples, corpus.keys, corpus.names, asked.options, mixture)
     listing = shards / f"quarantine-{fingerprint[:8]}.jsonl"
     quarantine = write_quarantine(listing, asked.cache / "conversations", source, selection, sides)
     _require_examples(asked.cache, sides, listing)
-    splits = _write_splits(shards, sides, corpus.keys, files, asked.options, fingerprint, there, workers)
+    splits = _write_splits(shards, sides, corpus.keys, surveyed.files, asked.options, fingerprint, there, workers)
     return _Packed(
         splits=splits,
-        ledger=close_ledger(source, selection, sides, splits, counts),
+        ledger=close_ledger(source, selection, sides, splits, surveyed.counts),
         by_source={name: count_by_source(side, corpus.names) for name, side in sides.splits.items()},
         quarantine=quarantine,
     )
@@ -290,16 +329,6 @@ def _require_examples(cache: Path, sides: Sides, quarantine: Path) -> None:
     raise InputError(f"{cache}: no conversation is left to train on; see {quarantine}")
 
 
-def _with_made(found: Sequence[Path | None], made: Sequence[Path | None], folder: Path) -> list[Path]:
-    """The files of all chunks: in the places of those that weren't found, in order, those that were made."""
-    rest = iter(made)
-    files = [next(rest) if file is None else file for file in found]
-    whole = [file for file in files if file is not None]
-    if len(whole) < len(files):
-        raise CacheError(f"{folder}: chunks that were just written can't be read; check the disk, then run it again")
-    return whole
-
-
 def _write_splits(
     shards: Path,
     sides: Sides,
@@ -326,8 +355,6 @@ def _packing(side: Side, keys: NDArray[np.uint64], options: PackOptions) -> Pack
 
 
 def _tokenizer_record(tokenizer: ModelTokenizer, folder: str, files: dict[str, str]) -> TokenizerRecord:
-    from dataprep.core.encode import encoder_name
-
     proven = tokenizer.encoder_proof is not None
     return TokenizerRecord(
         folder=folder,

@@ -87,9 +87,10 @@ class TokenizeEngine:
         tokenizer: ModelTokenizer,
         options: TokenOptions = _DEFAULTS,
         targets: Mapping[str, TargetRules] = _NO_RULES,
+        encoder: Encoder | None = None,
     ) -> "TokenizeEngine":
-        """Load what the tokenizer's files hold."""
-        encoder = tokenizer.encoder()
+        """Load what the tokenizer's files hold, its encoder too, unless that is at hand."""
+        encoder = encoder or tokenizer.encoder()
         controls = np.zeros(tokenizer.vocab_size + len(tokenizer.control_ids), dtype=bool)
         controls[tokenizer.control_ids] = True
         usual = cls(
