@@ -36,10 +36,16 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
         if error.filename is not None and str(error.filename) not in (str(temporary), str(path), str(path.parent)):
             raise
         reason = error.strerror or str(error)
-        raise CacheError(f"{path}: cannot be written: {reason}; free space there or choose another folder") from error
+        raise CacheError(f"{path}: cannot be written: {reason}; {_remedy(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "remove this folder, then run the command again"
+    return "free space there or choose another folder"
 
 
 def write_text_whole(path: Path, text: str) -> None:

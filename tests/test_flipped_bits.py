@@ -85,3 +85,27 @@ def test_a_bit_of_a_chunk_never_gets_into_new_shards(made, tmp_path, tiny_tokeni
         assert main(["tokenize", str(cache), "--model", str(tiny_tokenizer_dir), "--seq-len", "512"]) == 0
     calm, flipped = (files_in(cache / "shards") for cache in caches)
     assert flipped == calm
+
+
+@pytest.mark.parametrize("kind", ["part", "conversations' manifest", "shard", "shards' manifest", "tokenizer"])
+def test_a_folder_in_a_files_place_is_named_and_never_removed(made, tmp_path, tiny_tokenizer_dir, kind, capsys):
+    cache = Path(shutil.copytree(made / "cache", tmp_path / "cache"))
+    path = sorted(cache.glob(FIRST_OF[kind]))[0]
+    path.unlink()
+    path.mkdir()
+    runs = [["normalize", str(made / "raw.jsonl"), "--out", str(cache)]]
+    runs += [["tokenize", str(cache), "--model", str(tiny_tokenizer_dir), "--seq-len", "256", "--val-fraction", "0.1"]]
+    assert main([*runs["conversations" not in FIRST_OF[kind]], "--workers", "1"]) == 1
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert "remove" in said
+    path.rmdir()
+    assert [main([*run, "--workers", "1"]) for run in runs] == [0, 0]
+    assert files_in(cache).keys() == files_in(made / "cache").keys()
+
+
+def test_what_a_tokenizer_left_in_a_cache_is_the_same_wherever_the_cache_is(made, tmp_path, tiny_tokenizer_dir):
+    cache = Path(shutil.copytree(made / "cache", tmp_path / "cache"))
+    shutil.rmtree(cache / "tokenizers")
+    tokenize_corpus(cache, str(tiny_tokenizer_dir), OPTIONS, workers=1)
+    assert files_in(cache) == files_in(made / "cache")

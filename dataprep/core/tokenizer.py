@@ -95,7 +95,8 @@ def load_tokenizer(model: str, cache: Path) -> ModelTokenizer:
     if kept is not None:
         return kept
     bundle = _extract(place, model, home / "files")
-    record = asdict(bundle) | {"digests": {name: sha256_file(home / name) for name in _names_in(home)}}
+    digests = {name: sha256_file(home / name) for name in _names_in(home)}
+    record = asdict(bundle) | {"folder": "files", "digests": digests}  # the same wherever the cache is
     write_text_whole(home / "bundle.json", sealed(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode()))
     return bundle
 

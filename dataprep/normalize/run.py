@@ -179,6 +179,9 @@ def _writing(folder: Path) -> Iterator[None]:
                 yield
             finally:
                 _remove_unnamed(folder)
+    except IsADirectoryError as error:
+        place = error.filename2 or error.filename
+        raise CacheError(f"{place}: a folder is in a file's place; remove it, then run the command again") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error

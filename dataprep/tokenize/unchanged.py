@@ -1,8 +1,8 @@
 """A run that would make the shards that are there: found without reading conversations, chunks or shards.
 
-Bytes count as checked where no file was written to since shards/manifest.json was. The time is that of the file system
-(ctime), which no program sets: in a copied cache every byte is checked once. What flips on a disk without being
-written is for `dataprep verify` to find, and for runs that read it.
+Bytes count as checked where no file was written to since shards/manifest.json was, nor in the same tick of some
+milliseconds. The time is that of the file system (ctime), which no program sets: in a copied cache every byte is
+checked once. What flips on a disk without being written is for `dataprep verify` to find, and for runs that read it.
 """
 
 import os
@@ -34,12 +34,12 @@ def none_written(cache: Path, source: ConversationsManifest, manifest: ShardsMan
         made = (shards / "manifest.json").stat().st_ctime_ns
         for path, size in _files(cache, source, manifest):
             found = path.stat()
-            if found.st_ctime_ns > made or size not in (None, found.st_size):
+            if found.st_ctime_ns >= made or size not in (None, found.st_size):
                 return False
         if tokens.is_dir():
             (tokens / "manifest.json").stat()
             with os.scandir(tokens) as entries:
-                return all(entry.stat().st_ctime_ns <= made for entry in entries)
+                return all(entry.stat().st_ctime_ns < made for entry in entries)
     except OSError:
         return False
     return True
