@@ -6,6 +6,7 @@ id stands for exact bytes, so token bounds are running sums of byte lengths, and
 Any other tokenizer is encoded by Hugging Face with character offsets.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -310,14 +311,19 @@ def token_bytes(record: dict[str, Any]) -> list[bytes]:
     return table
 
 
+_NFC = re.compile(r'"normalizer":\s*\{\s*"type":\s*"NFC"\s*\}')  # unescaped quotation marks: no text holds it
+
 _Ids = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int64]]]
 
 
 def fastokens_ids(tokenizer_json: str) -> _Ids:
-    """The fast program for ids. Raises ImportError, or what it says of a tokenizer that it can't read."""
+    """The fast program for ids of texts that are normalised already, so that it needn't look: a tenth of its time.
+
+    Raises ImportError, or what it says of a tokenizer that it can't read.
+    """
     from fastokens import Tokenizer as FastTokenizer
 
-    tokenizer = FastTokenizer.from_json_str(tokenizer_json)
+    tokenizer = FastTokenizer.from_json_str(_NFC.sub('"normalizer": null', tokenizer_json, count=1))
 
     def encode(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         ids, offsets = tokenizer.encode_batch_flat(list(texts))

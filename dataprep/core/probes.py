@@ -1,6 +1,7 @@
 """Probes of a tokenizer: may the fast encoder be used for it?"""
 
 import random
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,9 @@ def prove_fast(tokenizer_json: str, record: dict[str, Any]) -> Proof:
     probes = probe_texts(record)
     ids, bounds = huggingface_ids(tokenizer_json)(probes)
     try:
-        fast_ids, fast_bounds = fast(probes)
+        fast_ids, fast_bounds = fast(
+            [unicodedata.normalize("NFC", probe) for probe in probes] if record.get("normalizer") else probes
+        )
     except (ValueError, RuntimeError) as error:
         return Proof(equal=False, note=f"fastokens failed on a probe: {error}")
     if not np.array_equal(bounds, fast_bounds) or not np.array_equal(ids, fast_ids):

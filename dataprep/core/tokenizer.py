@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
 _GGUF_HEAD_BYTES = 64 << 20  # the tokenizer stands in a GGUF's head
 _SAVED_PER_CHAR = 4  # bytes on disk, at most, for each character of a tokenizer's JSON
 _HUB_TIMEOUT_S = 5.0
-_BUNDLE_VERSION = 1  # of what lies in tokenizers/: a change of it reads every tokenizer anew
+_BUNDLE_VERSION = 2  # of what lies in tokenizers/: a change of it reads every tokenizer anew
 _BYTE_TABLE = "token_bytes.npz"
 
 
