@@ -148,10 +148,13 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     command.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS, sharing CACHE"
+        "--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS"
     )
     command.add_argument(
         "--shard", metavar="I/N", help="tokenise one of N parts, as a job of its own; packing is left to a later run"
+    )
+    command.add_argument(
+        "--chunks", metavar="URL", help="take tokens from there, and leave new ones: s3://bucket/tokens, or a folder"
     )
 
 

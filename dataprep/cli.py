@@ -171,14 +171,14 @@ def _tokenize(arguments: argparse.Namespace) -> int:
         template_args=parsed_arguments(arguments.template_arg),
         control_tokens=arguments.control_tokens,
     )
-    cache, model, engine = arguments.cache, arguments.model, arguments.engine
+    cache, model, engine, chunks_at = arguments.cache, arguments.model, arguments.engine, arguments.chunks
     if arguments.shard is not None:
         if engine != "local":
             raise InputError("--shard makes a part without a cluster, --engine ray shares out by itself; leave one out")
-        made = tokenize_part(cache, model, parsed_part(arguments.shard), workers, recipe, token_options)
+        made = tokenize_part(cache, model, parsed_part(arguments.shard), workers, recipe, token_options, chunks_at)
         print(part_summary(made, time.monotonic() - started))
         return 0
-    built = tokenize_corpus(cache, model, options, workers, recipe, token_options, engine)
+    built = tokenize_corpus(cache, model, options, workers, recipe, token_options, engine, chunks_at)
     print(tokenize_summary(built, time.monotonic() - started))
     return 0
 

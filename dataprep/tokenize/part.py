@@ -13,6 +13,7 @@ from dataprep.core.chunk_files import chunk_files
 from dataprep.core.chunks import Chunk, find_chunks
 from dataprep.core.lock import locked
 from dataprep.core.tokenizer import load_tokenizer
+from dataprep.tokenize.chunk_store import ChunkStore
 from dataprep.tokenize.corpus import read_corpus
 from dataprep.tokenize.fill import ROWS_AT_ONCE, TokenWork, fill_cache, num_rows
 from dataprep.tokenize.in_use import tokens_folder
@@ -64,10 +65,11 @@ def tokenize_part(
     workers: int | None = None,
     recipe: Recipe | None = None,
     token_options: TokenOptions | None = None,
+    chunks_at: str | None = None,
 ) -> PartMade:
     """Tokenise one part of the conversations of `cache` that aren't tokenised yet, beside runs of other parts.
 
-    Raises what `tokenize_corpus` raises.
+    `chunks_at` is where machines share chunks. Raises what `tokenize_corpus` raises.
     """
     folder = cache / "conversations"
     read_conversations_manifest(folder)  # before the lock makes a file
@@ -81,6 +83,9 @@ def tokenize_part(
         examples = tokens_folder(cache, tokens_fingerprint(tokenizer, options))
         write_examples_manifest(examples, model, tokenizer, options)
         chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
+        store = ChunkStore(chunks_at, examples) if chunks_at else None
+        if store:
+            store.fetch(part.of(chunks))
         before = chunk_files(examples)
         missing = [chunk for chunk in part.of(chunks) if chunk.key not in before]
         work = TokenWork(
@@ -92,7 +97,10 @@ def tokenize_part(
             folder=examples,
         )
         filled = fill_cache(work, missing, workers)
-        after = chunk_files(examples)
+        after = set(chunk_files(examples))
+        if store:
+            store.leave(part.of(chunks))
+            after |= store.keys()
         left = [chunk for chunk in chunks if chunk.key not in after]
     return PartMade(
         part=part,

@@ -24,6 +24,7 @@ from dataprep.core.workers import num_cores
 from dataprep.stages.pack import Packing, mixed, pack_examples
 from dataprep.stages.sides import Side, Sides, choose_sides
 from dataprep.stages.write import write_shards
+from dataprep.tokenize.chunk_store import ChunkStore
 from dataprep.tokenize.corpus import Corpus, read_corpus
 from dataprep.tokenize.fill import Filled, TokenWork, fill, num_rows
 from dataprep.tokenize.in_use import tokens_folder
@@ -76,10 +77,12 @@ def tokenize_corpus(
     recipe: Recipe | None = None,
     token_options: TokenOptions | None = None,
     engine: str = "local",
+    chunks_at: str | None = None,
 ) -> Built:
     """Tokenise the conversations of `cache` for `model` and pack them. Does only what isn't there already.
 
-    The engine is "local", processes of this machine, or "ray", a cluster that shares the cache.
+    The engine is "local", processes of this machine, or "ray", a Ray cluster. `chunks_at` is where machines
+    share chunks, a URL that fsspec reads, or a folder.
 
     Raises CacheError (no conversations, damaged files, a full disk), ModelError, InputError (nothing to train on, a
     source that isn't there, an option that doesn't fit the chat template).
@@ -97,6 +100,7 @@ def tokenize_corpus(
             token_options=token_options or TokenOptions(),
             source=read_conversations_manifest(folder),
             conversations_sha256=sha256_file(folder / "manifest.json"),
+            chunks_at=chunks_at,
         )
         return _tokenize(asked, workers, engine)
 
@@ -112,13 +116,14 @@ class _Asked:
     token_options: TokenOptions  # not settled yet
     source: ConversationsManifest
     conversations_sha256: str
+    chunks_at: str | None
 
 
 def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     shards = asked.cache / "shards"
     settled = once(partial(_settled, asked))
     same = find_alike(shards, partial(_is_alike, asked, settled))
-    if same is not None and none_written(asked.cache, asked.source, same):
+    if same is not None and asked.chunks_at is None and none_written(asked.cache, asked.source, same):
         return Built(manifest=same, folder=shards, tokenized=0, up_to_date=True)
     corpus, encoder = _read(asked, settled, engine)
     _require_sources(asked.options.val_sources, corpus.names, asked.source)
@@ -128,7 +133,7 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     fingerprint = _fingerprint(corpus, tokens, asked.options, mixture, targets)
     there = find_same(shards, fingerprint)
     examples = tokens_folder(asked.cache, tokens)
-    if same is not None and there.whole and all_whole(examples):
+    if same is not None and asked.chunks_at is None and there.whole and all_whole(examples):
         note_checked(shards)
         return Built(manifest=there.whole, folder=shards, tokenized=0, up_to_date=True)
     write_examples_manifest(examples, asked.model, tokenizer, token_options)
@@ -142,7 +147,12 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
     )
     chunks = keyed_chunks(find_chunks(corpus.ids), corpus.names, corpus.sources, targets)
     corpus = corpus.without_ids()
+    store = ChunkStore(asked.chunks_at, examples) if asked.chunks_at else None
+    if store:
+        store.fetch(chunks)
     surveyed, filled = _surveyed(work, chunks, corpus, asked, workers, engine, encoder)
+    if store:
+        store.leave(chunks)
     packed = _pack(asked, corpus, mixture, surveyed, fingerprint, there.shards, workers)
     manifest = ShardsManifest(
         format=SHARDS_FORMAT,
@@ -197,7 +207,7 @@ def _read(asked: _Asked, settled: Callable[[], _Settled], engine: str) -> tuple[
         if asked.source.kept and engine == "local":
             tokenizer, _, tokens = settled()
             if not chunk_files(tokens_folder(asked.cache, tokens)):
-                encoder = beside.submit(tokenizer.encoder)
+                encoder = beside.submit(tokenizer.encoder, packed_bytes(asked.source))
         corpus = read_corpus(asked.cache / "conversations", asked.source)
         return corpus, None if encoder is None else encoder.result()
 
@@ -354,8 +364,10 @@ def _packing(side: Side, keys: NDArray[np.uint64], options: PackOptions) -> Pack
     return pack_examples(lengths, shuffle_keys, side.copies, options.seq_len, options.seed, options.pack)
 
 
-def _tokenizer_record(tokenizer: ModelTokenizer, folder: str, files: dict[str, str]) -> TokenizerRecord:
-    proven = tokenizer.encoder_proof is not None
+def _tokenizer_record(
+    tokenizer: ModelTokenizer, source: ConversationsManifest, folder: str, files: dict[str, str]
+) -> TokenizerRecord:
+    is_fast = tokenizer.is_fast(packed_bytes(source))
     return TokenizerRecord(
         folder=folder,
         sha256=tokenizer.sha256,

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from dataprep.core.errors import first_line
+from dataprep.core.file_systems import file_system
 from schemas.errors import InputError
 
 _WEB = ("http", "https")
@@ -69,7 +70,7 @@ def remote_files(given: str) -> list[Remote]:
             stream, file = _opened(given)
             stream.close()
             return [file]
-        system, path = _file_system(given)
+        system, path = file_system(given)
         if glob.has_magic(path):
             paths = [found for found in system.glob(path) if not system.isdir(found)]
         else:
@@ -83,7 +84,7 @@ def _opened(url: str) -> tuple[Any, Remote]:
     """A stream of the file's bytes, and what it is now."""
     if urlsplit(url).scheme.lower() in _WEB:
         return _opened_on_web(url)
-    system, path = _file_system(url)
+    system, path = file_system(url)
     system.invalidate_cache()
     file = _described(system, path)
     return system.open(path, "rb"), file
@@ -110,20 +111,6 @@ def _described(system: Any, path: str) -> Remote:
 
 def _version(info: Any) -> str:
     return next((str(info[name]) for name in _VERSION_FIELDS if info.get(name) is not None), "")
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        system, path = url_to_fs(url)
-    except ImportError as error:
-        raise InputError(
-            f"{url}: {first_line(error)}, as in: pip install s3fs (S3), gcsfs (GCS), adlfs (Azure)"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{url}: {first_line(error)}; give http(s)://, s3://, gs://, … or a local path") from error
-    return system, path
 
 
 @contextmanager
