@@ -45,6 +45,8 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
 def _remedy(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "remove this folder, then run the command again"
+    if isinstance(error, PermissionError):
+        return "make it writable or choose another folder"
     return "free space there or choose another folder"
 
 

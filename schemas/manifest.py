@@ -268,7 +268,7 @@ def _read(path: Path, kind: type[Manifest], name: str, version: int, command: st
         text = path.read_bytes()
         head = TypeAdapter(dict[str, Any]).validate_json(text)
     except OSError as error:
-        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CacheError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     except ValidationError as error:
         raise CacheError(f"{path}: not a JSON object; the file is damaged, run `{command}` again") from error
     checksum = head.pop("checksum", None)

@@ -1,5 +1,6 @@
 """One flipped bit in each artefact of a cache: verify names the file, and the next run makes it anew, and no other."""
 
+import resource
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from corpus import many_dialogues, write_jsonl
 
 from dataprep.cli import main
+from dataprep.core.tokenizer import load_tokenizer
 from dataprep.normalize.run import normalize_corpus
 from dataprep.tokenize.run import tokenize_corpus
 from dataprep.verify.cache import verify_cache
@@ -109,3 +111,15 @@ def test_what_a_tokenizer_left_in_a_cache_is_the_same_wherever_the_cache_is(made
     shutil.rmtree(cache / "tokenizers")
     tokenize_corpus(cache, str(tiny_tokenizer_dir), OPTIONS, workers=1)
     assert files_in(cache) == files_in(made / "cache")
+
+
+def test_a_tokenizer_that_cannot_be_kept_is_told_in_one_line_and_leaves_nothing(tmp_path, tiny_tokenizer_dir):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))  # what a full disk does: the file can't grow
+    try:
+        with pytest.raises(CacheError, match=r"tokenizers/.*: cannot be written: .*; free space there"):
+            load_tokenizer(str(tiny_tokenizer_dir), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert load_tokenizer(str(tiny_tokenizer_dir), tmp_path).vocab_size > 0

@@ -5,6 +5,7 @@ start at once. The folder inside it is what trainers save beside the model.
 """
 
 import hashlib
+import math
 import secrets
 import shutil
 from contextlib import suppress
@@ -35,6 +36,7 @@ _SAVED_PER_CHAR = 4  # bytes on disk, at most, for each character of a tokenizer
 _HUB_TIMEOUT_S = 5.0
 _BUNDLE_VERSION = 2  # of what lies in tokenizers/: a change of it reads every tokenizer anew
 _BYTE_TABLE = "token_bytes.npz"
+_FAST_BYTES = 1 << 18  # below this Hugging Face's tokenizer is done before fastokens is loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,17 @@ class ModelTokenizer:
     encoder_proof: str | None  # why fastokens may be used for it; None: it may not
     encoder_note: str
 
-    def encoder(self) -> "Encoder":
-        """Load what makes its ids."""
+    def is_fast(self, text_bytes: float = math.inf) -> bool:
+        """Whether fastokens makes the ids of so much text: where it is proven, and worth the second to load it."""
+        return self.encoder_proof is not None and text_bytes >= _FAST_BYTES
+
+    def encoder(self, text_bytes: float = math.inf) -> "Encoder":
+        """Load what makes its ids; `text_bytes` is about how much text is to come."""
         from dataprep.core.encode import ByteTable, choose_encoder
 
         text = (Path(self.folder) / "tokenizer.json").read_text(encoding="utf-8")
         table = Path(self.folder).parent / _BYTE_TABLE
-        return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.encoder_proof is not None)
+        return choose_encoder(text, ByteTable.load(table) if self.byte_level else None, self.is_fast(text_bytes))
 
     def encoder_files(self) -> dict[str, bytes]:
         """What `encoder` reads, by names below the folder that `folder` is in."""
@@ -111,6 +117,15 @@ def read_bundle(home: Path) -> ModelTokenizer | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return bundle if whole else None
+
+
+def _save(tokenizer: Any, folder: Path) -> None:
+    """Let transformers write a tokenizer's files; what it can't write is removed."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the library under it raises no narrower one
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CacheError(f"{folder}: cannot be written: {error}; free space there or choose another CACHE") from error
 
 
 def _names_in(home: Path) -> list[str]:
@@ -224,7 +239,7 @@ def _extract(place: Path, model: str, folder: Path) -> ModelTokenizer:
         raise CacheError(
             f"{partial}: cannot be written: {free >> 20} MiB free; free space there or choose another CACHE"
         )
-    tokenizer.save_pretrained(partial)
+    _save(tokenizer, partial)
     with suppress(OSError):  # whichever run comes last puts the same there
         folder.rename(aside)
     with suppress(OSError):

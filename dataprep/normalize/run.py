@@ -184,7 +184,8 @@ def _writing(folder: Path) -> Iterator[None]:
         raise CacheError(f"{place}: a folder is in a file's place; remove it, then run the command again") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CacheError(f"{folder}: cannot be written: {reason}; free space there or choose another --out") from error
+        what = "make it writable" if isinstance(error, PermissionError) else "free space there"
+        raise CacheError(f"{folder}: cannot be written: {reason}; {what} or choose another --out") from error
 
 
 def _remove_unnamed(folder: Path) -> None:
