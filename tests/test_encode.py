@@ -5,6 +5,7 @@ from tokenizers import Tokenizer
 
 from dataprep.core.encode import ByteTable, OffsetEncoder, choose_encoder, is_byte_level
 from dataprep.core.probes import probe_texts, prove_fast
+from dataprep.core.tokenizer import load_tokenizer
 
 TEXTS = [
     "Rinse the rice.",
@@ -87,6 +88,14 @@ def test_fastokens_is_proven_for_a_tokenizer_it_reads_alike(tokenizer_json):
     proof = prove_fast(tokenizer_json, orjson.loads(tokenizer_json))
     assert proof.equal, proof.note
     assert "gave Hugging Face's ids on" in proof.note
+
+
+def test_little_text_gets_its_ids_by_the_reference_and_they_are_the_same(tiny_tokenizer_dir, tmp_path):
+    tokenizer = load_tokenizer(str(tiny_tokenizer_dir), tmp_path)
+    assert [tokenizer.is_fast(), tokenizer.is_fast(1 << 20), tokenizer.is_fast(10_000)] == [True, True, False]
+    much, little = (tokenizer.encoder(text_bytes).encode(TEXTS, BYTES) for text_bytes in (1 << 20, 10_000))
+    assert much.ids.tolist() == little.ids.tolist()
+    assert much.text_tokens.tolist() == little.text_tokens.tolist()
 
 
 def test_fastokens_is_not_used_for_a_tokenizer_of_another_kind(tokenizer_json):

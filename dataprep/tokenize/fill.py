@@ -93,6 +93,11 @@ def num_rows(chunks: Sequence[Chunk]) -> int:
     return sum(chunk.stop - chunk.start for chunk in chunks)
 
 
+def packed_bytes(conversations: ConversationsManifest) -> int:
+    """The bytes of all parts, which are about half of their text."""
+    return sum(part.bytes for part in conversations.parts)
+
+
 def tasks_of(chunks: Sequence[Chunk], workers: int) -> Iterator[list[Chunk]]:
     """Tasks for so many workers: longer ones where there are many."""
     reads = num_rows(chunks) // (workers * _TASKS_PER_WORKER * ROWS_AT_ONCE)
@@ -120,6 +125,7 @@ def load(work: TokenWork, encoder: Encoder | None = None) -> None:
     """Prepare this process for `make_chunks`."""
     global _loaded
     if _loaded is None or _loaded[0] != work:
+        encoder = encoder or work.tokenizer.encoder(packed_bytes(work.manifest))
         engine = TokenizeEngine.load(work.tokenizer, work.options, work.targets, encoder)
         _loaded = work, engine, RowReader(work.conversations, work.manifest, work.columns)
 

@@ -26,7 +26,7 @@ from dataprep.stages.sides import Side, Sides, choose_sides
 from dataprep.stages.write import write_shards
 from dataprep.tokenize.chunk_store import ChunkStore
 from dataprep.tokenize.corpus import Corpus, read_corpus
-from dataprep.tokenize.fill import Filled, TokenWork, fill, num_rows
+from dataprep.tokenize.fill import Filled, TokenWork, fill, num_rows, packed_bytes
 from dataprep.tokenize.in_use import tokens_folder
 from dataprep.tokenize.ledger import close_ledger, count_by_source, write_quarantine
 from dataprep.tokenize.on_ray import fill_on_ray
@@ -158,7 +158,7 @@ def _tokenize(asked: _Asked, workers: int | None, engine: str) -> Built:
         format=SHARDS_FORMAT,
         version=SHARDS_VERSION,
         model=asked.model,
-        tokenizer=_tokenizer_record(tokenizer, *copy_tokenizer(tokenizer, shards)),
+        tokenizer=_tokenizer_record(tokenizer, asked.source, *copy_tokenizer(tokenizer, shards)),
         token_options=token_options,
         options=asked.options,
         mixture=mixture,
@@ -368,6 +368,7 @@ def _tokenizer_record(
     tokenizer: ModelTokenizer, source: ConversationsManifest, folder: str, files: dict[str, str]
 ) -> TokenizerRecord:
     is_fast = tokenizer.is_fast(packed_bytes(source))
+    note = tokenizer.encoder_note if is_fast or tokenizer.encoder_proof is None else "there is little text"
     return TokenizerRecord(
         folder=folder,
         sha256=tokenizer.sha256,
@@ -375,6 +376,6 @@ def _tokenizer_record(
         vocab_size=tokenizer.vocab_size,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        encoder=f"{encoder_name(fast=proven)} ({tokenizer.encoder_note})",
+        encoder=f"{encoder_name(is_fast)} ({note})",
         files=files,
     )
