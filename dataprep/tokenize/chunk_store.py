@@ -19,6 +19,7 @@ from dataprep.core.errors import first_line
 from dataprep.core.file_systems import file_system
 from schemas.errors import CacheError
 
+_WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "abfs", "az", "oss"}  # to make one there would make a bucket
 _AT_ONCE = 16  # requests under way: each is short, and waits for the network
 
 
@@ -49,7 +50,9 @@ class ChunkStore:
         paths = [path for key, own in chunk_files(self._folder).items() if key in keys for path in own]
         lacking = [path for path in paths if there.get(path.name) != path.stat().st_size]
         with self._told("written"), ThreadPoolExecutor(_AT_ONCE) as pool:
-            self._system.makedirs(self._path, exist_ok=True)
+            protocol = self._system.protocol
+            if _WITHOUT_FOLDERS.isdisjoint({protocol} if isinstance(protocol, str) else protocol):
+                self._system.makedirs(self._path, exist_ok=True)
             list(pool.map(self._leave, lacking))
 
     def _sizes(self) -> dict[str, int]:
