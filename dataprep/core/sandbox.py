@@ -20,6 +20,8 @@ from jinja2.utils import Namespace
 # What a stranger's template can raise when it is rendered in the sandbox.
 TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
+_MOST_ATTRIBUTES = 10_000  # remembered at once; names may come from the rows
+
 Render = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None, bool], str]
 
 
@@ -28,8 +30,25 @@ def compile_template(template: str) -> Template:
     return _sandbox().from_string(template)
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which asks what an attribute may be once for each type: nothing else of the object decides."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._safe: dict[tuple[type, str], bool] = {}
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may read it."""
+        key = type(obj), attr
+        if key not in self._safe:
+            if len(self._safe) >= _MOST_ATTRIBUTES:
+                self._safe.clear()
+            self._safe[key] = super().is_safe_attribute(obj, attr, value)
+        return self._safe[key]
+
+
 def _sandbox() -> Environment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _tojson

@@ -13,6 +13,7 @@ from typing import Any
 from dataprep.core.trace import Slot, Trace
 from dataprep.stages.marked import Marked
 from dataprep.stages.plan import TurnCounts
+from dataprep.stages.repeats import Repeats
 from dataprep.stages.turns import LONGER, OTHER, SAME, NoTurnError, Turn, TurnSearch
 
 # What a turn differs by; or the template argument whose prompt it would need, such as enable_thinking=False.
@@ -80,6 +81,7 @@ class ExampleSearch:
         self._trace, self._messages, self._wanted = trace, messages, wanted
         self._render, self._search = render, search
         self._owns: dict[int, _Own | NoTurnError] = {}
+        self._turn_repeats, self._own_repeats, self._repeats = (Repeats(messages) for _ in range(3))
 
     def whole(self) -> ShownExample:
         """One example of the whole. Raises NoTurnError where a wanted turn isn't found in it."""
@@ -113,13 +115,13 @@ class ExampleSearch:
     def _example(self, count: int, wanted: Sequence[bool]) -> ShownExample:
         text = self._render(self._messages[:count], False, {})
         assert text is not None, "it was rendered before"
-        search = self._search(Marked(self._trace, text), self._messages[:count])
-        turns = []
+        marked = Marked(self._trace, text)
+        search, turns = self._search(marked, self._messages[:count]), []
         for number, message in enumerate(self._messages[:count]):
             if message["role"] != "assistant":
                 continue
             try:
-                turns.append((search.turn(number), wanted[number]))
+                turns.append((self._found_turn(search, marked, number), wanted[number]))
             except NoTurnError:
                 if wanted[number]:
                     raise
@@ -132,10 +134,29 @@ class ExampleSearch:
             turns=[self._shown_turn(shown, turn, wanted) for turn, wanted in turns],
         )
 
+    def _found_turn(self, search: TurnSearch, marked: Marked, number: int) -> Turn:
+        """Raises NoTurnError."""
+        if number + 1 < len(self._messages) and (alike := self._turn_repeats.find(marked, number)):
+            turn, _ = alike
+            search.passed(turn)
+            return turn
+        turn = search.turn(number)
+        self._turn_repeats.note(marked, turn)
+        return turn
+
     def _shown_turn(self, shown: Marked, turn: Turn, wanted: bool) -> ShownTurn:
         """A turn with its difference; where there is none, its span is that of the conversation that ends with it."""
         if not wanted:
             return ShownTurn(turn=turn, wanted=False, trained=False)
+        also = turn.ended, self._leaves_out(shown.text[turn.start : turn.end], turn.message)
+        if alike := self._repeats.find(shown, turn.message, also):
+            turn, (trained, difference, remains) = alike
+            return ShownTurn(turn=turn, wanted=True, trained=trained, difference=difference, remains=remains)
+        found = self._compared_turn(shown, turn)
+        self._repeats.note(shown, found.turn, also, (found.trained, found.difference, found.remains))
+        return found
+
+    def _compared_turn(self, shown: Marked, turn: Turn) -> ShownTurn:
         try:
             own = self._own(turn.message)
         except NoTurnError:
@@ -169,8 +190,13 @@ class ExampleSearch:
         text = self._render(messages, False, {})
         if text is None:
             raise NoTurnError("turn-not-found", f"message {number + 1}: a conversation can't end with it")
-        turn = self._search(Marked(self._trace, text), messages).turn(number)
-        return _Own(shown=Marked(self._trace, text + turn.added), turn=turn)
+        marked = Marked(self._trace, text)
+        if alike := self._own_repeats.find(marked, number):
+            turn, _ = alike
+        else:
+            turn = self._search(marked, messages).turn(number)
+            self._own_repeats.note(marked, turn)
+        return _Own(shown=Marked(self._trace, text + turn.added) if turn.added else marked, turn=turn)
 
     def _whole_text(self, count: int) -> str:
         """The rendering of the first messages, with what must be added to it."""

@@ -63,7 +63,7 @@ def _grown_tokens(rows: NDArray[np.int64], filled: Filled, tokens: Tokens, num_r
     per_length = np.diff(tokens.bounds) / np.maximum(1, filled.text_lengths)
     added = np.zeros(num_rows)
     added[rows] = per_length  # where a row grows, it has one text
-    return np.rint(added * filled.growth).astype(np.int64)
+    return np.rint(np.minimum(added * filled.growth, 2**30)).astype(np.int64)  # a column of int32 holds it
 
 
 def _exchanges(rows: NDArray[np.int64], tokens: Tokens, turns: Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

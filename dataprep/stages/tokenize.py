@@ -27,6 +27,7 @@ FIXES = {
     "rendering-differs": "report this chat template: its rendering could not be reproduced",
     "turn-not-found": "the targets can't be proven for this conversation; simplify its messages",
     "no-end-token": "use a chat template that ends assistant turns with a special token",
+    "too-many-turns": "split the conversation, or use --turns whole or last",
     "message-dropped": "use a chat template that renders this kind of message, or remove the message",
     "control-token-in-text": "remove the control token from the text, or pass --control-tokens allow",
     "not-spelled": "the tokenizer can't represent this text; remove the characters it doesn't know",

@@ -30,6 +30,8 @@ END_ADDED = "end added:"  # the note on plans whose last turn the template doesn
 
 _WHOLE = ("strip", "lstrip", "rstrip", "json")  # operations that leave a text whole
 _NONE: Mapping[str, Any] = {}
+_MANY_TURNS = 64  # what exact examples of so many would hold is reckoned
+_MOST_EXACT = 1_000  # as many texts, each longer than the one before, may come of one conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,9 @@ class Tracing:
             needs_reasoning=options.thinking == "only",
         )
         try:
+            if options.turns == "exact" and sum(self._dialogue.trains()) > _MOST_EXACT:
+                detail = f"more than {_MOST_EXACT:,} answers, each of which --turns exact may show on its own"
+                raise RefusedError("too-many-turns", detail)
             if options.turns == "whole":
                 examples = [search.whole()]
                 growth = self._growth(search, examples[0])
@@ -173,6 +178,8 @@ class Tracing:
         """What exact examples would hold beyond the whole one; None where nothing."""
         if not any(each.difference for each in whole.turns):
             return None
+        if len(whole.turns) > _MANY_TURNS:
+            return self._reckoned_growth(whole)
         literals = 0
         contents: NDArray[np.int64] = np.zeros(len(self._messages), dtype=np.int64)
         others: Counter[Slot] = Counter()
@@ -191,6 +198,16 @@ class Tracing:
         return Growth(
             literals=literals, contents=contents, others=[(slot, times) for slot, times in others.items() if times]
         )
+
+    def _reckoned_growth(self, whole: ShownExample) -> Growth:
+        """The same for a long dialogue: as if each turn that differs had the whole up to its end for itself."""
+        contents = np.zeros(len(self._messages), dtype=np.int64)
+        differing = [each.turn for each in whole.turns[:-1] if each.difference]
+        np.add.at(contents, [turn.message for turn in differing], 1)
+        pieces, _ = self._trace.pieces(whole.shown.text)
+        before = np.concatenate(([0], np.cumsum([self._template.length(literal) for literal in pieces])))
+        literals = int(sum(before[whole.shown.point(turn.end)[0]] for turn in differing))
+        return Growth(literals=literals, contents=np.cumsum(contents[::-1])[::-1], others=[])
 
     def _search(self, whole: Marked, messages: list[dict[str, Any]]) -> TurnSearch:
         return TurnSearch(

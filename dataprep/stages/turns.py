@@ -97,6 +97,10 @@ class TurnSearch:
             detail = f"message {number + 1}: the template writes its text behind that of the next message"
             raise NoTurnError(error.reason, detail) from error
 
+    def passed(self, turn: Turn) -> None:
+        """Go on behind a turn that was found otherwise."""
+        self._reached = turn.end
+
     def _found_turn(self, number: int) -> Turn:
         owned = self._whole.owned(number)
         start, prompt = self._start(number, owned[0] if owned else None)
