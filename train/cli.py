@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.config import DEFAULTS
+from schemas.errors import SftpackError
+from schemas.recipe import parser_with_recipe
+from train.config import ALTERNATIVES, DEFAULTS
 from train.method import RANK
 
 RUN_EXAMPLE = """example:
@@ -36,11 +38,9 @@ EXPORT_EXAMPLE = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
-    from schemas.errors import SftpackError
-
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
     try:
+        options = parser_with_recipe(_parser, arguments, ALTERNATIVES).parse_args(arguments)
         if options.command == "plan":
             from train.plan import plan
 
@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--recipe", type=Path, metavar="FILE.toml", help="take these options from its table [train]")
     add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL, numbered)")
     add("--learning-rate", type=float, metavar="X", help=_default("learning_rate", "peak learning rate"))

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
 ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models do (Schulman et al. 2025)
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
+ALTERNATIVES = ("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")
 FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
 
 
@@ -143,7 +144,7 @@ def _given(flags: Namespace, file: dict[str, FileSetting]) -> dict[str, Any]:
                 f'remove one of the two, or write "auto" in the file'
             )
         given.setdefault(name, setting.value)
-    for one, other in (("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")):
+    for one, other in ALTERNATIVES:
         if one in given and other in given:
             raise TrainError(f"{_place(one, file)} and {_place(other, file)} say the same thing twice; give one")
     return given
