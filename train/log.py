@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class StepRecord:
     waiting: float  # share of the time in which rank 0 waited for data
     communication: float  # share that its collectives took
 
+    def measures(self) -> dict[str, float]:
+        """What is drawn, by name; without what has no meaning here."""
+        return {name: value for name, value in asdict(self).items() if name != "step" and value is not None}
+
     def line(self) -> str:
         """The step in one line, without what has no meaning here."""
         parts = [
@@ -51,6 +55,11 @@ class EvalRecord:
     step: int  # 0: before training
     eval_loss: float
     eval_perplexity: float
+    by_source: dict[str, float] = field(default_factory=dict)  # the loss of each source, where there are several
+
+    def measures(self) -> dict[str, float]:
+        """What is drawn, by name: loss and perplexity, and each source's loss under its name."""
+        return {**self.by_source, "loss": self.eval_loss, "perplexity": self.eval_perplexity}
 
 
 class RunLog:
@@ -90,7 +99,7 @@ class RunLog:
         """Take the steps since the last call; the newest is shown."""
         for record in records:
             self.steps.append(record)
-            self._write(asdict(record), record.step, "train")
+            self._write(asdict(record), record.step, "train", record.measures())
         newest = records[-1]
         if self._bar is not None:
             self._bar.set_postfix_str(newest.line(), refresh=False)
@@ -98,11 +107,11 @@ class RunLog:
         else:
             print(f"step {newest.step}/{self._num_steps}  {newest.line()}", flush=True)
 
-    def log_eval(self, step: int, loss: float) -> None:
-        """Take a held-out loss."""
-        record = EvalRecord(step=step, eval_loss=loss, eval_perplexity=perplexity(loss))
+    def log_eval(self, step: int, loss: float, by_source: dict[str, float] | None = None) -> None:
+        """Take a held-out loss, and that of each source."""
+        record = EvalRecord(step=step, eval_loss=loss, eval_perplexity=perplexity(loss), by_source=by_source or {})
         self.evals.append(record)
-        self._write(asdict(record), step, "eval")
+        self._write(asdict(record), step, "eval", record.measures())
         self.say(f"step {step}/{self._num_steps}  held-out loss {loss:.4f}  perplexity {record.eval_perplexity:.2f}")
 
     def flush(self) -> None:
@@ -118,11 +127,10 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
 
-    def _write(self, values: dict[str, Any], step: int, group: str) -> None:
-        self._metrics.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, step)
+    def _write(self, line: dict[str, Any], step: int, group: str, measures: dict[str, float]) -> None:
+        self._metrics.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for name, value in measures.items():
+            self._board.add_scalar(f"{group}/{name}", value, step)
 
 
 def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
