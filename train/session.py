@@ -25,6 +25,7 @@ from train.model import ModelShape, shape_as_trained
 from train.planner import Forecast, choose, step_work
 from train.requests import Requests
 from train.resume import needs_conversion, state_for
+from train.saving import Saver
 from train.summary import RunSummary, write_summary
 from train.watch import Watch
 
@@ -79,6 +80,7 @@ def train_session(
             num_steps=num_steps,
             log=log,
             requests=Requests(ranks, by_time=config.save_every is None),
+            saver=Saver(out, ranks, config.keep),
             evals=list(checkpoint.evals) if checkpoint is not None else [],
             seconds=checkpoint.seconds if checkpoint is not None else 0.0,
             saved=done,
@@ -120,7 +122,7 @@ def _train(watch: Watch, gauges: Gauges, done: int) -> None:
     if done == watch.num_steps or watch.had_enough():
         return
     try:
-        with watch.requests.listening():
+        with watch.saver.finishing(), watch.requests.listening():
             engine = watch.engine.deepspeed
             train_steps(engine, train, *steps, gauges, watch.on_records, watch.on_step, done, watch.is_due)
     except TrainError as error:
