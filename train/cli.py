@@ -12,6 +12,7 @@ from schemas.errors import SftpackError
 from schemas.recipe import parser_with_recipe
 from train.config import ALTERNATIVES, DEFAULTS
 from train.method import RANK
+from train.slurm import LAUNCH_EXAMPLE, add_launch
 
 RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
@@ -49,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "launch":
+            from train.slurm import launch
+
+            return launch(options, parser_with_recipe(_parser, options.arguments, ALTERNATIVES))
         if options.command == "compare":
             from train.compare import compare
 
@@ -81,7 +86,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,compare,export}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,launch,chat,compare,export}")
     _add_run(
         commands.add_parser(
             "run",
@@ -102,6 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     planned.add_argument("--gpus", metavar="NxGPU", help="as in 4xH100-80G or 2xNAME-24G (default: those visible here)")
     _add_run(planned)
+    add_launch(
+        commands.add_parser(
+            "launch",
+            usage="train launch slurm --nodes N --gpus-per-node N [options] -- train run --out DIR ...",
+            help="print the batch script of a run on several nodes",
+            description="Print a batch script for Slurm that starts the run behind the two dashes.",
+            epilog=LAUNCH_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     _add_chat(
         commands.add_parser(
             "chat",

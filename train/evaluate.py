@@ -19,8 +19,10 @@ def held_out_loss(engine: Any, packs: Packs, config: RunConfig, ranks: Ranks) ->
     total = torch.zeros((), dtype=torch.float64, device=ranks.device)
     engine.eval()
     with torch.no_grad():
-        for indices in mine:
+        for index, indices in enumerate(mine):
+            ranks.sign.at("held-out loss", patient=index == 0)  # kernels may be compiled
             total += summed_loss(engine, collate(packs, indices).to(ranks.device))
     engine.train()
+    ranks.sign.at("sum of held-out losses", patient=False)
     torch.distributed.all_reduce(total)
     return total.item() / max(1, int(packs.num_targets.sum()))

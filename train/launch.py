@@ -9,12 +9,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import TrainError
+from train.signs import Sign
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Ranks:
     local_rank: int
     num_ranks: int
     device: "torch.device"
+    sign: Sign = field(default_factory=Sign, compare=False, repr=False)  # how far this process is
 
     @property
     def is_first(self) -> bool:

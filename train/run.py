@@ -23,6 +23,7 @@ from train.launch import (
     under_launcher,
 )
 from train.load import Shards, open_shards
+from train.signs import signs_of_life
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
@@ -46,21 +47,26 @@ def run(options: Namespace, arguments: list[str]) -> int:
 
 
 def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str) -> int:
+    die_with_launcher()
+    ranks = join_ranks()
+    quiet_libraries()
+    with signs_of_life(ranks.sign, ranks.rank, ranks.num_ranks):
+        return _train_as_rank(options, content, shards, name, ranks)
+
+
+def _train_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str, ranks: Ranks) -> int:
     import torch.distributed
 
     from train.requests import Stopped
     from train.resume import NOTHING, at_its_stage, folder_of_one_run
     from train.session import train_session
 
-    die_with_launcher()
-    ranks = join_ranks()
-    quiet_libraries()
     config = _settle(options, content, shards, name, ranks.num_ranks)
     files = _find_on_each_machine(name, ranks)
     if ranks.is_first and ranks.num_ranks > 1:  # a launcher may have started the ranks at once
         _check_model(files, shards)
     out = Path(share(ranks, str(options.out or _free_folder(name)) if ranks.is_first else None))
-    code = 0
+    ranks.sign.out, code = out, 0
     with folder_of_one_run(out, fresh=options.fresh) if ranks.is_first else nullcontext():
         found = _find(options, content, shards, config, out) if ranks.is_first else NOTHING
         for complaint in found.complaints:
@@ -76,6 +82,7 @@ def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, na
                 code = 128 + stopped.signum
                 if ranks.is_first:
                     print(_stopped_line(stopped.signum, stopped.step, out), file=sys.stderr, flush=True)
+        ranks.sign.at("end of the run")
         torch.distributed.barrier()  # nobody leaves while rank 0 still writes
         torch.distributed.destroy_process_group()
     return code
