@@ -27,7 +27,7 @@ def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ra
     module, dtype = engine.module, read_shape(base).dtype
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
     weights = gathered_weights(module, half, ranks)
-    return _write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
+    return write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
 
 
 def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
@@ -50,10 +50,10 @@ def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> Expo
     """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
     build_in_one_piece()
     model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
-    return _write_model(model, None, folder, files.tokenizer, files, shards)
+    return write_model(model, None, folder, files.tokenizer, files, shards)
 
 
-def _write_model(
+def write_model(
     model: Any,
     weights: dict[str, torch.Tensor] | None,
     folder: Path,
@@ -61,6 +61,7 @@ def _write_model(
     base: ModelFiles,
     shards: Shards | None,
 ) -> ExportProof:
+    """Write `model`, or these weights of it, with a tokenizer and proven against `base`."""
     with _whole_folder(folder, tokenizer) as temporary:
         _add_turn_end(model.generation_config, tokenizer)
         model.save_pretrained(temporary, state_dict=weights)
