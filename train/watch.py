@@ -80,11 +80,13 @@ class Watch:
         """Take the held-out loss, and keep the model where it is the best and not the last."""
         if self.shards.val is None:
             return
-        loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.config, self.ranks)
+        sources = self.shards.manifest.sources
+        found = held_out_loss(self.engine.deepspeed, self.shards.val, sources, self.config, self.ranks)
+        loss = found.loss
         is_best = step > 0 and all(loss < before for at, before in self.evals if at > 0)
         self.evals.append((step, loss))
         if self.log is not None:
-            self.log.log_eval(step, loss)
+            self.log.log_eval(step, loss, found.by_source if len(found.by_source) > 1 else None)
         if is_best and step < self.num_steps:
             self._keep_best(step, loss)
 
