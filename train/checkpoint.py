@@ -33,6 +33,7 @@ FREE_TO_CHANGE = {
     "save_every",
     "keep",
     "patience",
+    "log_to",
     "epochs",
     "steps",
 }

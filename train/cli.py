@@ -198,6 +198,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep", type=int, metavar="N", help=_default("keep", "newest checkpoints that stay"))
     add("--patience", type=int, metavar="N", help="stop after N held-out losses without a new best")
+    add("--log-to", metavar="NAME,…", help="wandb, swanlab, mlflow, trackio, beside TensorBoard")
     add("--fresh", action="store_true", help="start anew; what an earlier run left in OUT goes")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')

@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.errors import TrainError
 from train.method import Method
+from train.trackers import tracker_names
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -73,6 +74,7 @@ class RunConfig:
     adam_betas: tuple[float, float]
     adam_eps: float
     method: Method = field(default_factory=Method)
+    log_to: tuple[str, ...] = ()  # trackers, beside TensorBoard
 
     @property
     def num_micro_steps(self) -> int:
@@ -122,6 +124,7 @@ def settle(
         adam_betas=tuple(values["adam_betas"]),
         adam_eps=values["adam_eps"],
         method=method,
+        log_to=tracker_names(values.get("log_to")),
     )
     _check(config)
     return config

@@ -1,6 +1,7 @@
 """`train run`: check everything that can be refused, start or join the ranks, train, and leave a model and a report."""
 
 import json
+import os
 import signal
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import TrainError
 from train.config import RunConfig, settle
 from train.deepspeed_config import file_settings, read_deepspeed_file
+from train.deepspeed_lint import refuse_problems
 from train.hub import ModelFiles, find_model
 from train.launch import (
     Ranks,
@@ -35,8 +37,11 @@ def run(options: Namespace, arguments: list[str]) -> int:
     shards = open_shards(options.shards)
     content = read_deepspeed_file(options.deepspeed) if options.deepspeed else {}
     name = options.model or shards.manifest.model
+    num_processes = int(os.environ["WORLD_SIZE"]) if under_launcher() else num_local_processes(options.procs)
+    findings = refuse_problems(options.deepspeed, content, num_processes)
     if not under_launcher():
-        num_processes = num_local_processes(options.procs)
+        for finding in findings:
+            print(f"note       {options.deepspeed}: {finding.line()}", flush=True)
         config = _settle(options, content, shards, name, num_processes)
         if options.out is not None and _find(options, content, shards, config, options.out).finished:
             return _tell_finished(options.out)
