@@ -11,6 +11,7 @@ from typing import Any
 from schemas.errors import SftpackError
 from schemas.recipe import parser_with_recipe
 from train.config import ALTERNATIVES, DEFAULTS
+from train.doctor import DOCTOR_EXAMPLE, add_doctor
 from train.method import RANK
 from train.slurm import LAUNCH_EXAMPLE, add_launch
 
@@ -50,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "doctor":
+            from train.doctor import doctor
+
+            return doctor(options)
         if options.command == "launch":
             from train.slurm import launch
 
@@ -86,7 +91,8 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,launch,chat,compare,export}")
+    names = "{run,plan,launch,doctor,chat,compare,export}"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     _add_run(
         commands.add_parser(
             "run",
@@ -114,6 +120,16 @@ def _parser() -> argparse.ArgumentParser:
             help="print the batch script of a run on several nodes",
             description="Print a batch script for Slurm that starts the run behind the two dashes.",
             epilog=LAUNCH_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    add_doctor(
+        commands.add_parser(
+            "doctor",
+            usage="train doctor [--deepspeed FILE] [--out DIR]",
+            help="look over this machine, and a DeepSpeed config",
+            description="What this machine has, and what would go wrong; exit code 1 where there is a problem.",
+            epilog=DOCTOR_EXAMPLE,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
