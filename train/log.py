@@ -5,11 +5,13 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from schemas.files import write_text_whole
+from train.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +67,17 @@ class EvalRecord:
 class RunLog:
     """What rank 0 writes while a run goes on. Other ranks have none."""
 
-    def __init__(self, folder: Path, num_steps: int, done: int = 0) -> None:
+    def __init__(self, folder: Path, num_steps: int, done: int = 0, trackers: Trackers | None = None) -> None:
         """Begin, or go on behind step `done`: what was logged after it is taken back, since it comes again."""
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.steps: list[StepRecord] = []
         self.evals: list[EvalRecord] = []
+        self.on_halt: Callable[[], None] = lambda: None  # called after a held-out loss, and before a checkpoint
         self._num_steps = num_steps
+        self.trackers = trackers or Trackers({})
+        self.trackers.say = self.say
         path = folder / "metrics.jsonl"
         kept = _lines_until(path, done) if done else []
         for values in kept:
@@ -102,7 +107,7 @@ class RunLog:
             self._write(asdict(record), record.step, "train", record.measures())
         newest = records[-1]
         if self._bar is not None:
-            self._bar.set_postfix_str(newest.line(), refresh=False)
+            self._bar.set_postfix_str(f"loss {newest.loss:.4f}, {newest.tokens_per_s:,.0f} tokens/s", refresh=False)
             self._bar.update(len(records))
         else:
             print(f"step {newest.step}/{self._num_steps}  {newest.line()}", flush=True)
@@ -113,24 +118,33 @@ class RunLog:
         self.evals.append(record)
         self._write(asdict(record), step, "eval", record.measures())
         self.say(f"step {step}/{self._num_steps}  held-out loss {loss:.4f}  perplexity {record.eval_perplexity:.2f}")
+        self.on_halt()
 
     def flush(self) -> None:
         """Wait until all is on disk: a checkpoint rests on it."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         self._board.flush()
+        self.on_halt()
 
-    def close(self) -> None:
-        """Flush and close all three."""
-        self._metrics.close()
-        self._board.close()
+    def end_bar(self) -> None:
+        """Leave the bar as it is: what is printed from now on comes below."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+
+    def close(self, *, went_well: bool) -> None:
+        """Flush and close everything."""
+        self.end_bar()
+        self._metrics.close()
+        self._board.close()
+        self.trackers.finish(went_well=went_well)
 
     def _write(self, line: dict[str, Any], step: int, group: str, measures: dict[str, float]) -> None:
         self._metrics.write(json.dumps(line, ensure_ascii=False) + "\n")
         for name, value in measures.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
+        self.trackers.log(step, group, measures)
 
 
 def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:

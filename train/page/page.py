@@ -1,0 +1,52 @@
+"""A run in, one HTML file out that needs nothing beside it and may load nothing."""
+
+import hashlib
+from base64 import b64encode
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from train.history import RUNNING
+from train.page import sections
+from train.page.view import RunView
+
+
+def run_page(view: RunView) -> str:
+    """The page as HTML. Styles and the script are allowed by their hashes, and nothing else is."""
+    style, script = _asset("page.css"), _asset("page.js")
+    cautions = "".join(f"<li>{escape(each)}</li>" for each in sections.cautions(view))
+    bodies = [
+        ("curves", "How it went", sections.curves(view)),
+        ("sources", "Held-out loss by source", sections.by_source(view)),
+        ("samples", "Answers before and after", sections.samples(view)),
+        ("certificate", "Certificate", sections.certificate(view)),
+        ("kept", "What it left", sections.kept(view)),
+        ("data", "Data", sections.data(view)),
+        ("settings", "Settings and machine", sections.settings(view)),
+        ("history", "History", sections.history(view)),
+    ]
+    shown = [(name, title, body) for name, title, body in bodies if body]
+    allowed = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    last = view.segments[-1]
+    return Template(_asset("page.html")).substitute(
+        policy=f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'",
+        style=style,
+        script=script,
+        name=escape(view.name),
+        verdict=escape(sections.verdict(view)),
+        state="running" if last.outcome == RUNNING else last.outcome.split()[0].rstrip(":"),
+        made=escape(f"{last.seen.replace('T', ' ').removesuffix('+00:00')} UTC · {last.versions.get('sftpack', '')}"),
+        what=sections.what(view),
+        headline=sections.headline(view),
+        cautions=f'<ul class="cautions">{cautions}</ul>' if cautions else "",
+        nav="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown),
+        body="".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in shown),
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("train.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
