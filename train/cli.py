@@ -37,6 +37,10 @@ EXPORT_EXAMPLE = """examples:
   train export --model runs/adapted --merge --out merged
   train export --model model-q4_k_m.gguf --out model"""
 
+VERIFY_EXAMPLE = """examples:
+  train verify --shards cache/
+  train verify --shards cache/ --out runs/first"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
@@ -67,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.deliver import export
 
             return export(options)
+        if options.command == "verify":
+            from train.verify.run import verify
+
+            return verify(options, arguments)
         from train.chat import chat
 
         return chat(options)
@@ -91,7 +99,7 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    names = "{run,plan,launch,doctor,chat,compare,export}"
+    names = "{run,plan,verify,launch,doctor,chat,compare,export}"
     commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     _add_run(
         commands.add_parser(
@@ -150,6 +158,17 @@ def _parser() -> argparse.ArgumentParser:
             help="held-out loss of two models on the same shards, by source",
             description="Loss and perplexity of two models over the held-out targets, overall and by source.",
             epilog=COMPARE_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_verify(
+        commands.add_parser(
+            "verify",
+            usage="train verify --shards DIR [--model M] [--out DIR]",
+            help="show by numbers that training on these shards computes what it should, in minutes",
+            description="Packed = each example alone, 1 rank = 2, accumulated = at once, saved and loaded = going on; "
+            "examples keep apart; the loss is that by hand. Writes certificate.json; exits with 1 where one fails.",
+            epilog=VERIFY_EXAMPLE,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
@@ -218,6 +237,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="start anew; what an earlier run left in OUT goes")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
+    add("--backend", choices=["deepspeed", "trl"], default="deepspeed", help="trl: TRL's SFTTrainer, under accelerate")
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
 
@@ -241,6 +261,13 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
     add("--prompt", nargs="+", metavar="TEXT", help="have both answer these, side by side")
     add("--max-tokens", type=int, default=512, metavar="N", help="at most so many an answer (default: 512)")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
+    add("--out", type=Path, metavar="DIR", help="where certificate.json goes, as a run's folder (default: here)")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

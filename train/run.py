@@ -26,6 +26,7 @@ from train.launch import (
 )
 from train.load import Shards, open_shards
 from train.signs import signs_of_life
+from train.trackers import check_installed
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 def run(options: Namespace, arguments: list[str]) -> int:
     """Train as `options` say; `arguments` are what other processes are started with. Gives the exit code."""
+    by_trl = options.backend == "trl"
+    if by_trl:
+        from train.trl_backend import check_options
+
+        check_options(options)
     shards = open_shards(options.shards)
     content = read_deepspeed_file(options.deepspeed) if options.deepspeed else {}
     name = options.model or shards.manifest.model
@@ -43,7 +49,7 @@ def run(options: Namespace, arguments: list[str]) -> int:
         for finding in findings:
             print(f"note       {options.deepspeed}: {finding.line()}", flush=True)
         config = _settle(options, content, shards, name, num_processes)
-        if options.out is not None and _find(options, content, shards, config, options.out).finished:
+        if not by_trl and options.out is not None and _find(options, content, shards, config, options.out).finished:
             return _tell_finished(options.out)
         _check_model(find_model(name), shards)
         if num_processes > 1:
@@ -73,12 +79,17 @@ def _train_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, 
     out = Path(share(ranks, str(options.out or _free_folder(name)) if ranks.is_first else None))
     ranks.sign.out, code = out, 0
     with folder_of_one_run(out, fresh=options.fresh) if ranks.is_first else nullcontext():
-        found = _find(options, content, shards, config, out) if ranks.is_first else NOTHING
+        by_trl = options.backend == "trl"
+        found = _find(options, content, shards, config, out) if ranks.is_first and not by_trl else NOTHING
         for complaint in found.complaints:
             print(f"note       {complaint}", flush=True)
         finished, checkpoint = _share_found(found, out, ranks)
         if finished:
             code = _tell_finished(out) if ranks.is_first else 0
+        elif by_trl:
+            from train.trl_backend import train_with_trl
+
+            train_with_trl(config, content, shards, files, out, ranks)
         else:
             config = at_its_stage(config, checkpoint, asked=_asks_stage(options, content))
             try:
@@ -145,6 +156,7 @@ def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: s
         num_ranks=num_ranks,
         has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
     )
+    check_installed(config.log_to)
     if config.patience is not None and shards.val is None:
         raise TrainError("--patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05")
     if config.precision == "fp16" and not on_gpu:
