@@ -65,9 +65,7 @@ def test_a_recipe_gives_each_command_its_options(recipe: str) -> None:
 
 
 def test_the_command_line_wins(recipe: str) -> None:
-    options = trained(
-        recipe, "run", "--zero", "3", "--no-offload-optimizer", "--shards", "other", "--lora-targets", "o"
-    )
+    options = trained(recipe, "run", "--zero", "3", "--no-offload-optimizer", "--shards", "b", "--lora-targets", "o")
     assert (options.zero, options.offload_optimizer, options.shards) == (3, False, Path("b"))
     assert options.lora_targets == ["o"]
     options = trained(recipe, "run", "--steps", "7")

@@ -121,7 +121,8 @@ def test_what_clashes_or_is_out_of_range_is_named(flags: list[str], content: dic
     [
         ("{", "not JSON"),
         ("[]", "holds no JSON object"),
-        ('{"optimizer": {"type": "Lion"}}', "optimizer.type is 'Lion'; this trainer has AdamW"),
+        ('{"optimizer": {"type": "SGD"}}', "optimizer.type is 'SGD'; one of AdamW, Muon, Lion"),
+        ('{"optimizer": {"type": "OneBitAdam"}}', "optimizer.type is 'OneBitAdam'; DeepSpeed 0.19 has none"),
         ('{"scheduler": {"type": "OneCycle"}}', "scheduler.type is 'OneCycle'; one of WarmupLR"),
         ('{"bf16": {"enabled": true}, "fp16": {"enabled": true}}', "bf16.enabled and fp16.enabled are both true"),
     ],

@@ -44,6 +44,18 @@ class FileSetting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeepSpeedOptimizer:
+    """An optimizer that DeepSpeed makes, as its file names it, with what it sets beside rate and weight decay."""
+
+    kind: str
+    params: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name} {value}" for name, value in self.params)
+        return f"{self.kind} of DeepSpeed" + (f" ({settings})" if settings else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """A training run, every value settled."""
 
@@ -75,6 +87,7 @@ class RunConfig:
     adam_eps: float
     method: Method = field(default_factory=Method)
     log_to: tuple[str, ...] = ()  # trackers, beside TensorBoard
+    optimizer: DeepSpeedOptimizer | None = None  # None: the trainer's AdamW
 
     @property
     def num_micro_steps(self) -> int:
@@ -125,6 +138,7 @@ def settle(
         adam_eps=values["adam_eps"],
         method=method,
         log_to=tracker_names(values.get("log_to")),
+        optimizer=values.get("optimizer"),
     )
     _check(config)
     return config

@@ -18,7 +18,7 @@ from train.launch import Ranks, import_deepspeed
 from train.lora import adapted_layers, choose_trained
 from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model
 from train.noise import add_noise
-from train.optimizer import build_optimizer
+from train.optimizer import build_optimizer, keep_rates_apart, parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +74,18 @@ def wrap_model(
         num_tokens = probe_tokens(config, ranks.device)
         kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
         check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
-    optimizer = build_optimizer(model, config, on_gpu=on_gpu)
+    if config.optimizer is None:
+        optimized: dict[str, Any] = {"optimizer": build_optimizer(model, config, on_gpu=on_gpu)}
+    else:
+        optimized = {"model_parameters": parameter_groups(model, config.weight_decay)}
+        if not on_gpu:
+            torch.compiler.set_stance("force_eager")  # Muon's steps would be compiled for minutes
     with _config_error_told():
         wrapped, *_ = import_deepspeed(on_gpu=on_gpu).initialize(
-            model=model, optimizer=optimizer, config=settings, dist_init_required=False
+            model=model, config=settings, dist_init_required=False, **optimized
         )
+    if config.optimizer is not None:
+        keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
         check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
         with torch.no_grad():

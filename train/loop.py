@@ -22,7 +22,7 @@ from train.launch import Ranks
 from train.load import Packs
 from train.log import StepRecord
 from train.loss import summed_loss
-from train.optimizer import learning_rate
+from train.optimizer import learning_rate, set_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +120,7 @@ def _take_step(
     engine: Any, ahead: Ahead, step: Step, num_steps: int, config: RunConfig, ranks: Ranks, *, patient: bool
 ) -> _Pending:
     rate = learning_rate(config, step.index, num_steps)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(engine.optimizer.param_groups, rate)
     share = ranks.num_ranks / max(1, step.num_targets)
     loss_sum = torch.zeros((), dtype=torch.float32, device=ranks.device)
     for _ in step.micro_batches:
