@@ -21,7 +21,7 @@ from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog
 from train.loop import train_steps
-from train.model import ModelShape, shape_as_trained
+from train.model import ModelShape, shape_as_trained, shape_for
 from train.page.view import Outcome
 from train.planner import Forecast, choose, step_work
 from train.requests import Requests
@@ -47,7 +47,7 @@ def train_session(
     `content` is the user's DeepSpeed file; from `checkpoint` on an earlier run is continued. Raises TrainError when
     memory runs out or the loss is no longer a number, Stopped when a signal ended it.
     """
-    shape = shape_as_trained(files, config.method)
+    shape = shape_for(shape_as_trained(files, config.method), shards)
     gauges, forecast = Gauges.of(shape, ranks), None
     if gauges.gpu is not None:
         forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
@@ -183,6 +183,12 @@ def _going_on(out: Path, checkpoint: Checkpoint, config: RunConfig, num_steps: i
     return line
 
 
+def _new_tokens_line(engine: Engine) -> list[str]:
+    if not engine.num_new_tokens:
+        return []
+    return [f"vocabulary {engine.num_new_tokens} more embeddings, for tokens that were added to the tokenizer"]
+
+
 def _opening_lines(
     config: RunConfig, shards: Shards, plan: Plan, engine: Engine, forecast: Forecast | None
 ) -> list[str]:
@@ -198,6 +204,7 @@ def _opening_lines(
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
         *([f"trained    {trained}"] if engine.num_trained != engine.num_parameters else []),
+        *_new_tokens_line(engine),
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",

@@ -30,7 +30,16 @@ from train.launch import Ranks
 from train.load import Packs, Shards
 from train.lora import choose_trained
 from train.method import ADAPTER_FLAGS
-from train.model import DTYPES, ModelShape, checkpoint_layers, load_weights, read_shape, shape_as_trained
+from train.model import (
+    DTYPES,
+    ModelShape,
+    checkpoint_layers,
+    load_weights,
+    make_room,
+    read_shape,
+    shape_as_trained,
+    shape_for,
+)
 from train.optimizer import build_optimizer, learning_rate
 from train.planner import choose, step_work
 
@@ -59,7 +68,7 @@ def train_with_trl(
     """Train and leave OUT/model and OUT/metrics.jsonl; every rank calls this. `content` is the DeepSpeed file."""
     if config.optimizer is not None:
         raise TrainError(f"optimizer.type {config.optimizer.kind} is not done by --backend trl; leave one of them out")
-    shape = shape_as_trained(files, config.method)
+    shape = shape_for(shape_as_trained(files, config.method), shards)
     if ranks.device.type == "cuda":
         config = choose(config, shape, visible_gpu(ranks.local_rank), step_work(config, shards.train)).config
     elif config.checkpointed_layers < 0:
@@ -138,6 +147,7 @@ def _trainer(
     arguments = _arguments(config, content, shards, out, on_gpu=on_gpu)  # before the model, which ZeRO-3 cuts up
     choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
     model = load_weights(files, DTYPES[config.precision], NAME)
+    make_room(model, shape.vocab_size, config.seed)
     choose_trained(model, config.method, config.seed)
     checkpoint_layers(model, config.checkpointed_layers)
     splits, views = {"train": shards.train}, {"train": run_order(shards.train, config)}
