@@ -52,7 +52,7 @@ class Saver:
         files: Files = []
         try:
             if self._ranks.is_first:
-                folder.parent.mkdir(exist_ok=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(folder.parent)
                 temporary.mkdir()
             torch.distributed.barrier()
