@@ -29,7 +29,7 @@ class Segment:
     last_step: int  # steps done when it was last heard of
     outcome: str  # running | finished | stopped by SIGTERM | failed: why | killed
     num_ranks: int
-    devices: str  # as in 8 x NVIDIA H100 80GB HBM3
+    devices: str  # as in NVIDIA H100 80GB HBM3 x 8
     machine: str
     versions: dict[str, str]
     command: str
@@ -82,7 +82,7 @@ def _devices(ranks: Ranks) -> str:
         return "CPU"
     import torch
 
-    return f"{ranks.num_ranks} x {torch.cuda.get_device_name(ranks.device)}"
+    return f"{torch.cuda.get_device_name(ranks.device)} x {ranks.num_ranks}"
 
 
 def _versions() -> dict[str, str]:

@@ -5,10 +5,13 @@ from base64 import b64encode
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from train.history import RUNNING
 from train.page import sections
 from train.page.view import RunView
+
+BEGIN, END = "<!-- certificate -->", "<!-- end of certificate -->"
 
 
 def run_page(view: RunView) -> str:
@@ -19,7 +22,7 @@ def run_page(view: RunView) -> str:
         ("curves", "How it went", sections.curves(view)),
         ("sources", "Held-out loss by source", sections.by_source(view)),
         ("samples", "Answers before and after", sections.samples(view)),
-        ("certificate", "Certificate", sections.certificate(view)),
+        ("certificate", "Certificate", _marked(sections.certificate(view.certificate, view.manifest.fingerprint))),
         ("kept", "What it left", sections.kept(view)),
         ("data", "Data", sections.data(view)),
         ("settings", "Settings and machine", sections.settings(view)),
@@ -35,13 +38,26 @@ def run_page(view: RunView) -> str:
         name=escape(view.name),
         verdict=escape(sections.verdict(view)),
         state="running" if last.outcome == RUNNING else last.outcome.split()[0].rstrip(":"),
-        made=escape(f"{last.seen.replace('T', ' ').removesuffix('+00:00')} UTC · {last.versions.get('sftpack', '')}"),
+        made=escape(
+            f"{last.seen.replace('T', ' ').removesuffix('+00:00')} UTC · sftpack {last.versions.get('sftpack', '')}"
+        ),
         what=sections.what(view),
         headline=sections.headline(view),
         cautions=f'<ul class="cautions">{cautions}</ul>' if cautions else "",
         nav="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown),
         body="".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in shown),
     )
+
+
+def with_certificate(page: str, certificate: dict[str, Any], fingerprint: str) -> str:
+    """A page that was written, with the certificate that came later; `fingerprint` is that of the run's shards."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return head + _marked(sections.certificate(certificate, fingerprint)) + tail if tail else page
+
+
+def _marked(body: str) -> str:
+    return BEGIN + body + END
 
 
 def _asset(name: str) -> str:

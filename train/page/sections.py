@@ -85,8 +85,8 @@ def what(view: RunView) -> str:
         f"<p><b>{escape(view.config.model)}</b>, {large(view.num_parameters)} parameters, {escape(how)}; "
         f"{count(view.num_steps, 'step')} of {count(view.config.batch_packs, 'pack')} each, on {escape(where)}.</p>"
         f"<p>{count(examples, 'example')} from {count(len(manifest.sources), 'source')} in {count(packs, 'pack')} of "
-        f"up to {options.seq_len:,} tokens: {large(tokens)} tokens. {share(targets, tokens)} of them are targets, which "
-        f"the model learns to write. {count(held_out, 'example')} held out, which it was not trained on.</p>"
+        f"up to {options.seq_len:,} tokens: {large(tokens)} tokens. {share(targets, tokens)} of them are targets, "
+        f"which the model learns to write. {count(held_out, 'example')} held out, which it was not trained on.</p>"
     )
 
 
@@ -206,19 +206,20 @@ def _answer(said: Answer) -> str:
     return f'{thought}<div class="text">{text}</div>'
 
 
-def certificate(view: RunView) -> str:
-    """What `train verify` found, as its file says."""
-    if view.certificate is None:
-        return ""
-    checks = view.certificate.get("checks")
-    rest = {name: _flat(value) for name, value in view.certificate.items() if name != "checks"}
+def certificate(found: dict[str, Any] | None, fingerprint: str) -> str:
+    """What `train verify` found, as its file says; `fingerprint` is that of the shards trained on."""
+    if found is None:
+        return '<p class="note">None yet: <code>train verify --shards CACHE --out RUN</code> makes one.</p>'
     rows = []
-    for check in checks if isinstance(checks, list) else []:
-        if isinstance(check, dict):
-            values = {name: _flat(value) for name, value in check.items()}
-            first = values.pop("name", values.pop("check", "check"))
-            rows.append((first, "; ".join(f"{name} {value}" for name, value in values.items() if value)))
-    return table(("check", "found"), rows) + folded("the rest of certificate.json", pairs(rest))
+    for check in found.get("checks", []):
+        measured = f"{check['difference']:.1e}, allowed {check['allowed']:.1e}"
+        rows.append((check["name"], "holds" if check["holds"] else "DOES NOT HOLD", measured, check["says"]))
+    said = "Every check holds" if found.get("holds") else "Not every check holds"
+    if found.get("shards") != fingerprint:
+        said += ", but on other shards than these"
+    about = {name: _flat(value) for name, value in found.items() if name not in ("checks", "holds")}
+    text = f"<p><b>{said}.</b> The trainer was compared with plain transformers, one example at a time.</p>"
+    return text + table(("check", "", "difference", "what it shows"), rows) + folded("how it was made", pairs(about))
 
 
 def kept(view: RunView) -> str:
@@ -282,7 +283,7 @@ def settings(view: RunView) -> str:
     last = view.segments[-1]
     machine = {
         "command": last.command,
-        "devices": f"{last.devices}, {count(last.num_ranks, 'rank')}",
+        "devices": last.devices,
         "machine": last.machine,
         "versions": ", ".join(f"{name} {number}" for name, number in last.versions.items()),
     }

@@ -6,13 +6,19 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table with a head; what is no number in a cell but the first is text."""
-    body = "".join(
-        f"<tr><th>{escape(str(first))}</th>{''.join(_cell(value) for value in rest)}</tr>" for first, *rest in rows
-    )
-    if not body:
+    """A table with a head; columns whose first cell is no number are text, as the first one always is."""
+    rows = [tuple(row) for row in rows]
+    if not rows:
         return ""
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    kinds = ["" if _is_number(value) else ' class="text"' for value in rows[0][1:]]
+    body = "".join(
+        f"<tr><th>{escape(str(first))}</th>"
+        + "".join(f"<td{kind}>{_written(value)}</td>" for kind, value in zip(kinds, rest, strict=True))
+        + "</tr>"
+        for first, *rest in rows
+    )
+    names = f"<th>{escape(head[0])}</th>"
+    names += "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, head[1:], strict=True))
     return f'<div class="scroll"><table class="data"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -53,10 +59,9 @@ def large(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def _cell(value: Any) -> str:
-    kind = "" if _is_number(value) else ' class="text"'
-    return f"<td{kind}>{escape(f'{value:,}' if isinstance(value, int) else str(value))}</td>"
+def _written(value: Any) -> str:
+    return escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, str) and bool(value) and value[0] in "0123456789–+-<")
+    return isinstance(value, int | float) or str(value).removeprefix("+").removeprefix("-")[:1] in set("0123456789–<")
