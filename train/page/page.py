@@ -1,28 +1,32 @@
 """A run in, one HTML file out that needs nothing beside it and may load nothing."""
 
 import hashlib
+import re
 from base64 import b64encode
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
+from schemas.files import write_text_whole
 from train.history import RUNNING
 from train.page import sections
 from train.page.view import RunView
 
-BEGIN, END = "<!-- certificate -->", "<!-- end of certificate -->"
+PLACE = re.compile(r"<!-- certificate of (?P<fingerprint>\w*) -->.*?<!-- end -->", re.DOTALL)
 
 
 def run_page(view: RunView) -> str:
     """The page as HTML. Styles and the script are allowed by their hashes, and nothing else is."""
+    shards = view.manifest.fingerprint
     style, script = _asset("page.css"), _asset("page.js")
     cautions = "".join(f"<li>{escape(each)}</li>" for each in sections.cautions(view))
     bodies = [
         ("curves", "How it went", sections.curves(view)),
         ("sources", "Held-out loss by source", sections.by_source(view)),
         ("samples", "Answers before and after", sections.samples(view)),
-        ("certificate", "Certificate", _marked(sections.certificate(view.certificate, view.manifest.fingerprint))),
+        ("certificate", "Certificate", _marked(sections.certificate(view.certificate, shards), shards)),
         ("kept", "What it left", sections.kept(view)),
         ("data", "Data", sections.data(view)),
         ("settings", "Settings and machine", sections.settings(view)),
@@ -49,15 +53,16 @@ def run_page(view: RunView) -> str:
     )
 
 
-def with_certificate(page: str, certificate: dict[str, Any], fingerprint: str) -> str:
-    """A page that was written, with the certificate that came later; `fingerprint` is that of the run's shards."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return head + _marked(sections.certificate(certificate, fingerprint)) + tail if tail else page
+def show_certificate(page: Path, certificate: dict[str, Any]) -> None:
+    """Put a certificate that came later into the page of a run, where there is one."""
+    if page.is_file() and (found := PLACE.search(text := page.read_text(encoding="utf-8"))):
+        body = sections.certificate(certificate, found["fingerprint"])
+        write_text_whole(page, text[: found.start()] + _marked(body, found["fingerprint"]) + text[found.end() :])
 
 
-def _marked(body: str) -> str:
-    return BEGIN + body + END
+def _marked(body: str, fingerprint: str) -> str:
+    """Where a certificate stands, and the shards that it should be of."""
+    return f"<!-- certificate of {fingerprint} -->{body}<!-- end -->"
 
 
 def _asset(name: str) -> str:

@@ -54,6 +54,7 @@ def verify(options: Namespace, arguments: list[str]) -> int:
     if under_launcher() and WORK in os.environ:
         return _as_rank(Path(os.environ[WORK]))
     from train.model import check_fits, read_shape
+    from train.page.page import show_certificate
 
     started = time.perf_counter()
     shards = open_shards(options.shards)
@@ -67,6 +68,7 @@ def verify(options: Namespace, arguments: list[str]) -> int:
         content = _checked(files, shape, shards, Path(temporary), arguments)
     content["seconds"] = round(time.perf_counter() - started, 1)
     write_text_whole(folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    show_certificate(folder / "summary.html", content)
     print(f"certificate  {folder / FILE}", flush=True)
     return 0 if content["holds"] else 1
 
