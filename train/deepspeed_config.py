@@ -88,6 +88,8 @@ def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool
         result["optimizer"] = _optimizer_block(config.optimizer, config.learning_rate, on_gpu=on_gpu)
     zero = result.setdefault("zero_optimization", {})
     zero["stage"] = config.zero
+    if config.optimizer is not None and config.optimizer.kind.lower() == "muon" and config.zero == 3:
+        zero.setdefault("reduce_scatter", False)  # Muon wants whole gradients
     if config.offload_optimizer:
         zero.setdefault("offload_optimizer", {"device": "cpu", "pin_memory": on_gpu})
         if not on_gpu:

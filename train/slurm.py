@@ -4,11 +4,14 @@ Slurm starts one task a GPU, so its signals reach every rank itself; before the 
 and the job queues again and goes on.
 """
 
+import copy
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 
 from schemas.errors import TrainError
+from schemas.recipe import parser_with_recipe
+from train.config import ALTERNATIVES
 
 LAUNCH_EXAMPLE = """example:
   train launch slurm --nodes 2 --gpus-per-node 8 --time 12:00:00 --sbatch partition=gpu -- \\
@@ -62,7 +65,7 @@ def launch(options: Namespace, parser: ArgumentParser) -> int:
     arguments = options.arguments[1:] if options.arguments[0] == "train" else options.arguments
     if arguments[:1] != ["run"]:
         raise TrainError("train launch slurm: give the run behind two dashes: -- train run OPTIONS")
-    run = parser.parse_args(arguments)
+    run = parser_with_recipe(lambda: copy.deepcopy(parser), arguments, ALTERNATIVES).parse_args(arguments)
     if run.out is None:
         raise TrainError("train launch slurm: name the run's folder with --out, where a job that comes back goes on")
     for name in ("fresh", "procs"):
