@@ -6,11 +6,12 @@ import pytest
 
 from dataprep.arguments import parser as dataprep_parser
 from dataprep.cli import main as dataprep_main
+from dataprep.tokenize.recipe import read_recipe
 from schemas.errors import InputError
 from schemas.recipe import parser_with_recipe
 from train.cli import _parser as train_parser
 from train.cli import main as train_main
-from train.config import ALTERNATIVES
+from train.config import ALTERNATIVES, settle
 
 RECIPE = """
 seed = 3
@@ -77,7 +78,7 @@ def test_the_command_line_wins(recipe: str) -> None:
     ("text", "message"),
     [
         ("train.learning-rte = 1", "train.learning-rte: unknown; did you mean learning-rate?"),
-        ("train.gpus = 1", "train.gpus: unknown; one of batch-packs, batch-tokens"),
+        ("train.gpus = 1", "train.gpus: unknown; one of backend, batch-packs"),
         ("training.zero = 1", "training: unknown; did you mean train?"),
         ("train = 1", "train: expected a table such as [train]"),
         ("train.epochs = 1.5", "train.epochs = 1.5: expected a whole number"),
@@ -103,3 +104,15 @@ def test_both_programs_tell_a_mistake_in_one_line(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == f"dataprep: --recipe {path}: tokenize.seqlen: unknown; did you mean seq-len?\n"
     assert train_main(["run", "--recipe", str(tmp_path / "none.toml")]) == 1
     assert capsys.readouterr().err.endswith("none.toml: cannot be read: No such file or directory; name a .toml file\n")
+
+
+def test_the_recipes_that_come_with_the_project_suit_every_command() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+    assert len(recipes) == 5
+    for path in recipes:
+        read_recipe(path)
+        assert prepared(str(path), "tokenize").model
+        prepared(str(path), "normalize", "a.jsonl")
+        options = trained(str(path), "run")
+        method = settle(options, {}, model="m", seq_len=512, num_ranks=1, has_bf16_gpu=True).method
+        assert (method.lora is not None) == path.name.startswith("lora")
