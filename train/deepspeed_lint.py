@@ -93,7 +93,7 @@ def _unknown(content: dict[str, Any]) -> Iterator[Finding]:
 def _listed(content: dict[str, Any]) -> Iterator[Finding]:
     """What the tables above name, where it is switched on."""
     for key, now in MOVED.items():
-        if _is_on(_at(content, key)):
+        if _at(content, key) not in (None, False, "auto"):
             yield _problem(key, f"has moved; write {now}")
     for key, instead in GONE.items():
         if _at(content, key) is not None:

@@ -4,6 +4,7 @@ A thread of each rank posts its step and phase to the store of the process group
 reads them all. Ends a run that hangs, with a line, before the process group's time-out does so without one.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -12,7 +13,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Judge:
         return (behind, f"no further for {still_s:.0f} s") if still_s > limit_s else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def signs_of_life(sign: Sign, rank: int, num_ranks: int) -> Iterator[None]:
     """Post this rank's sign while the block runs, and end the process where the ranks no longer go on.
 
@@ -117,6 +117,7 @@ def signs_of_life(sign: Sign, rank: int, num_ranks: int) -> Iterator[None]:
     post = _Post(sign, rank, num_ranks, _stall_s())
     thread = threading.Thread(target=post.run, name="signs of life", daemon=True)
     thread.start()
+    threading.Thread(target=post.watch, name="without the store", daemon=True).start()
     try:
         yield
     finally:
@@ -151,6 +152,7 @@ class _Post:
         self._sign, self._rank, self._num_ranks = sign, rank, num_ranks
         self._interval_s = min(5.0, stall_s / 4)
         self._stall_s = stall_s
+        self._followed = time.monotonic()
         self._timeout_s = max(5.0, min(60.0, stall_s))
         self._judge = Judge(stall_s, self._interval_s)
         self._leaving = threading.Event()
@@ -163,26 +165,30 @@ class _Post:
         self._leaving.set()
 
     def run(self) -> None:
-        """Post and look until this rank leaves; without the store, see that its own work goes on.
-
-        A new connection to a process that was stopped would wait for ever, so none is made.
-        """
+        """Post and look until this rank leaves, or the store is gone."""
         from torch.distributed import DistError
 
-        try:
+        with contextlib.suppress(DistError, RuntimeError, OSError):
             self._follow(_connect(self._timeout_s))
-        except (DistError, RuntimeError, OSError):
-            while not self._leaving.wait(self._interval_s):
-                sign = self._sign
-                limit_s = PATIENT_S if sign.is_patient else max(self._stall_s, SLOWER * sign.slowest_s)
-                if self._still_s() > limit_s:
-                    self._tell_without_store()
+
+    def watch(self) -> None:
+        """See that this rank's work goes on where `run` no longer does.
+
+        A store whose process was stopped answers neither calls with a time-out nor new connections, ever.
+        """
+        while not self._leaving.wait(self._interval_s):
+            sign = self._sign
+            limit_s = PATIENT_S if sign.is_patient else max(self._stall_s, SLOWER * sign.slowest_s)
+            cut_off_s = time.monotonic() - self._followed
+            if cut_off_s > max(self._timeout_s, 4 * self._interval_s) and self._still_s() > limit_s:
+                self._tell_without_store()
 
     def _follow(self, store: Any) -> None:
         if self._rank == 0:
             store.set(_ENDED, "")
         while True:
             left = self._leaving.wait(self._interval_s)
+            self._followed = time.monotonic()
             store.set(_key(self._rank), "" if left else self._own())
             if left:
                 return

@@ -85,7 +85,7 @@ def slurm_script(options: Namespace, name: str, arguments: list[str]) -> str:
             raise TrainError(f"{flag} is {getattr(options, each)}; it must be at least {least}")
     gpus, tasks = options.gpus_per_node, max(1, options.gpus_per_node)
     directives = [
-        f"--job-name={name}",
+        f"--job-name={'-'.join(name.split())}",
         f"--nodes={options.nodes}",
         f"--ntasks-per-node={tasks}",
         *([f"--gpus-per-node={gpus}"] if gpus else []),
