@@ -35,6 +35,7 @@ COMPARE_EXAMPLE = """example:
 
 EXPORT_EXAMPLE = """examples:
   train export --model runs/adapted --merge --out merged
+  train export --model runs/killed/checkpoints/step-001000 --out model
   train export --model model-q4_k_m.gguf --out model"""
 
 VERIFY_EXAMPLE = """examples:
@@ -272,7 +273,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", required=True, metavar="M", help="a run's folder, an adapter's, a model's or a .gguf file")
+    add("--model", required=True, metavar="M", help="folder of a run, checkpoint, adapter or model, or a .gguf file")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must not be there yet")
     add("--merge", action="store_true", help="add an adapter to the weights of its base model")
 
