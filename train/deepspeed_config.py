@@ -10,8 +10,7 @@ from train.config import DeepSpeedOptimizer, FileSetting, RunConfig
 SCHEDULES = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
 
 ADAM = "adam", "adamw"  # the trainer's own, see train/optimizer.py
-BY_DEEPSPEED = "muon", "lion", "adagrad", "lamb"
-ONLY_ON_GPU = "lion", "lamb"
+BY_DEEPSPEED = ("muon",)
 COMPRESSED = "onebitadam", "zerooneadam", "onebitlamb"
 
 # key in DeepSpeed's file -> setting of the run
@@ -43,9 +42,8 @@ def read_deepspeed_file(path: Path) -> dict[str, Any]:
         raise TrainError(f"{path}: holds no JSON object; see https://www.deepspeed.ai/docs/config-json")
     optimizer = _at(content, "optimizer.type")
     if optimizer is not None and str(optimizer).lower() not in (*ADAM, *BY_DEEPSPEED):
-        names = "AdamW, Muon, Lion, Adagrad, Lamb"
-        why = "DeepSpeed 0.19 has none" if str(optimizer).lower() in COMPRESSED else f"one of {names}"
-        raise TrainError(f"{path}: optimizer.type is {optimizer!r}; {why}; without `optimizer` it is AdamW")
+        why = "DeepSpeed 0.19 has none" if str(optimizer).lower() in COMPRESSED else "it is AdamW or Muon here"
+        raise TrainError(f"{path}: optimizer.type is {optimizer!r}; {why}; remove `optimizer` for AdamW")
     scheduler = _at(content, "scheduler.type")
     if scheduler not in (None, *SCHEDULES):
         raise TrainError(f"{path}: scheduler.type is {scheduler!r}; one of {', '.join(SCHEDULES)}, or use --schedule")
@@ -113,8 +111,6 @@ def _optimizer(kind: str, params: Any) -> DeepSpeedOptimizer:
 def _optimizer_block(optimizer: DeepSpeedOptimizer, learning_rate: float, *, on_gpu: bool) -> dict[str, Any]:
     """It as DeepSpeed wants it. On a CPU, Muon's Adam is PyTorch's: DeepSpeed's would be compiled, for a GPU."""
     kind = optimizer.kind.lower()
-    if kind in ONLY_ON_GPU and not on_gpu:
-        raise TrainError(f"optimizer.type {optimizer.kind} in the DeepSpeed file needs a GPU; use AdamW, Muon, Adagrad")
     inline = {"torch_adam": True} if kind == "muon" and not on_gpu else {}
     return {"type": optimizer.kind, "params": inline | dict(optimizer.params) | {"lr": learning_rate}}
 
