@@ -216,7 +216,9 @@ def _ended(error: BaseException) -> str:
         return f"stopped by {signal.Signals(error.signum).name}"
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    return f"failed: {error if isinstance(error, SftpackError) else type(error).__name__}"
+    if isinstance(error, SftpackError):
+        return f"failed: {error}"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _certificate(out: Path) -> dict[str, Any] | None:

@@ -111,8 +111,8 @@ def _scale(chart: Chart, bands: Sequence[_Band], width: int) -> _Scale:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers: 0.12, 1.03 -> 0.2, 0.4, 0.6, 0.8, 1.0."""
-    rough = (high - low) / 4
+    """Some round numbers: 0.12, 1.03 -> 0.2, 0.4, 0.6, 0.8, 1.0."""
+    rough = (high - low) / 6
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * each for each in (1, 2, 5, 10) if size * each >= rough * 0.99)
     return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
