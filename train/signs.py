@@ -176,11 +176,15 @@ class _Post:
 
         A store whose process was stopped answers neither calls with a time-out nor new connections, ever.
         """
+        began = looked = time.monotonic()
         while not self._leaving.wait(self._interval_s):
-            sign = self._sign
+            sign, now = self._sign, time.monotonic()
+            if now - looked > 4 * self._interval_s:  # this process was stopped itself
+                began = now
+            looked = now
             limit_s = PATIENT_S if sign.is_patient else max(self._stall_s, SLOWER * sign.slowest_s)
-            cut_off_s = time.monotonic() - self._followed
-            if cut_off_s > max(self._timeout_s, 4 * self._interval_s) and self._still_s() > limit_s:
+            is_cut_off = now - self._followed > max(self._timeout_s, 4 * self._interval_s)
+            if is_cut_off and min(self._still_s(), now - began) > limit_s:
                 self._tell_without_store()
 
     def _follow(self, store: Any) -> None:
