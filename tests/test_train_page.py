@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
+from train.chat import Answer
 from train.cli import main
 from train.history import RUNNING
 from train.load import open_shards
 from train.page.charts import Chart, Line, figure, short, ticks
 from train.page.page import show_certificate
+from train.page.sections import _answer
 from train.page.words import duration, large, table
 from train.samples import choose_prompts
 
@@ -114,6 +116,12 @@ def test_numbers_are_written_short() -> None:
     assert ticks(0.12, 1.03) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert [duration(each) for each in (9, 90, 3700)] == ["9 s", "1 min 30 s", "1 h 1 min"]
     assert [large(each) for each in (12_345, 596_049_920, 4_022_468_096)] == ["12,345", "596 million", "4.02 billion"]
+
+
+def test_what_a_model_says_is_escaped_and_its_control_characters_are_shown() -> None:
+    drawn = _answer(Answer(thinking="a < b", text="one\n\0<two>"))
+    assert "<pre>a &lt; b</pre>" in drawn
+    assert '<div class="text">one\n\ufffd&lt;two&gt;</div>' in drawn
 
 
 def test_tables_escape_what_stands_in_them() -> None:

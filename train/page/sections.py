@@ -195,15 +195,20 @@ def samples(view: RunView) -> str:
         )
         parts.append(
             f'<article class="sample"><p class="note">{escape(each.source)}</p>'
-            f'<div class="prompt">{escape(each.prompt)}</div><div class="answers">{answers}</div></article>'
+            f'<div class="prompt">{_spoken(each.prompt)}</div><div class="answers">{answers}</div></article>'
         )
     return "".join(parts)
 
 
 def _answer(said: Answer) -> str:
-    thought = folded("thinking", f"<pre>{escape(said.thinking)}</pre>") if said.thinking else ""
-    text = escape(said.text) if said.text else '<span class="dim">(nothing)</span>'
+    thought = folded("thinking", f"<pre>{_spoken(said.thinking)}</pre>") if said.thinking else ""
+    text = _spoken(said.text) if said.text else '<span class="dim">(nothing)</span>'
     return f'{thought}<div class="text">{text}</div>'
+
+
+def _spoken(text: str) -> str:
+    """Text of a model; an untrained one says control characters too, which HTML can't hold."""
+    return escape("".join(char if char >= " " or char in "\n\t" else "\ufffd" for char in text))
 
 
 def certificate(found: dict[str, Any] | None, fingerprint: str) -> str:
