@@ -238,6 +238,16 @@ def test_a_model_that_is_no_longer_made_of_numbers_ends_the_run_before_it_is_sav
     assert [path.name for path in (home / "wild" / "checkpoints").iterdir()] == ["step-000001"]
 
 
+def test_a_rank_whose_launcher_went_while_it_was_importing_ends() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "from train.launch import die_with_launcher; die_with_launcher(); print('alive')"
+    for launcher, expected in ((gone.pid, -signal.SIGKILL), (os.getppid(), 0)):
+        environment = ENVIRONMENT | {"SFTPACK_LAUNCHER": str(launcher)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+        assert done.returncode == expected
+
+
 def test_patience_counts_held_out_losses_since_the_best() -> None:
     """The first, before training, does not count: 3.0 | 5.0, 4.0, 4.5, 4.2 has waited twice."""
     losses = [(0, 3.0), (1, 5.0), (2, 4.0), (3, 4.5), (4, 4.2)]

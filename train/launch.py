@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -105,11 +106,14 @@ def die_with_launcher() -> None:
     import ctypes
 
     launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
     if launcher == str(os.getppid()):
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if launcher != str(os.getppid()):  # it went meanwhile
-            os.kill(os.getpid(), signal.SIGKILL)
+    parent = os.getppid()
+    if launcher != str(parent) and (parent == 1 or not Path("/proc", launcher).exists()):
+        os.kill(os.getpid(), signal.SIGKILL)  # it went meanwhile, or while this process was still importing
 
 
 @contextlib.contextmanager
