@@ -15,6 +15,9 @@ from train.doctor import DOCTOR_EXAMPLE, add_doctor
 from train.method import RANK
 from train.slurm import LAUNCH_EXAMPLE, add_launch
 
+SCHEDULES = "cosine", "linear", "wsd", "constant"
+PRECISIONS = "auto", "bf16", "fp16", "fp32"
+
 RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
   train chat --model runs/first --base Qwen/Qwen3-4B
@@ -190,7 +193,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
     add("--recipe", type=Path, metavar="FILE.toml", help="take these options from its table [train]")
-    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
+    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the shards')")
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL, numbered)")
     add("--learning-rate", type=float, metavar="X", help=_default("learning_rate", "peak learning rate"))
     add("--epochs", type=int, metavar="N", help=_default("epochs", "times each pack is seen"))
@@ -203,14 +206,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="packs a rank takes at a time (default: what fits)",
     )
-    add("--schedule", choices=["cosine", "linear", "wsd", "constant"], help=_default("schedule", "after the warm-up"))
+    add("--schedule", choices=SCHEDULES, metavar="NAME", help=f"{', '.join(SCHEDULES)} (default: cosine)")
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
     add("--weight-decay", type=float, metavar="X", help=_default("weight_decay", "on matrices only"))
     add(
         "--max-grad-norm", type=float, metavar="X", help=_default("max_grad_norm", "gradients are clipped to this norm")
     )
-    add("--precision", choices=["auto", "bf16", "fp16", "fp32"], help="auto: bf16 on GPUs that have it, fp32 on CPU")
+    add("--precision", choices=PRECISIONS, metavar="NAME", help="auto (bf16 on GPUs), bf16, fp16, fp32")
     add("--zero", type=int, choices=[0, 1, 2, 3], help="ZeRO stage (default: the fastest that fits; 1 on CPU)")
     add(
         "--offload-optimizer",
@@ -222,7 +225,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="all",
         metavar="N",
-        help="layers to compute twice: auto, none, all, or N (default: auto)",
+        help="layers to compute twice: auto, none, all, or N",
     )
     _add_method(add)
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: 4 a run)")
@@ -238,7 +241,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="start anew; what an earlier run left in OUT goes")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
-    add("--backend", choices=["deepspeed", "trl"], default="deepspeed", help="trl: TRL's SFTTrainer, under accelerate")
+    add("--backend", choices=["deepspeed", "trl"], default="deepspeed", metavar="NAME", help="trl: TRL's SFTTrainer")
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
 
@@ -250,7 +253,7 @@ def _add_method(add: Callable[..., Any]) -> None:
     add("--lora-dropout", type=float, metavar="P", help="within adapters (default: 0)")
     add("--lora-targets", nargs="+", metavar="NAME", help="as in q_proj v_proj (default: every linear layer)")
     add("--merge", action="store_true", default=None, help="leave the merged model in OUT/model too")
-    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep as they are, as in 'model.embed_tokens.*'")
+    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep, as in 'model.embed_tokens.*'")
     add("--neftune", type=float, metavar="A", help="noise on embeddings, 5 for instance (default: none)")
     add("--label-smoothing", type=float, metavar="X", help="part of each target given to all tokens (default: 0)")
 
