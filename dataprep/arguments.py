@@ -80,6 +80,7 @@ def _add_normalize(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--held-out", action="append", default=[], metavar="INPUT", help="turn away what repeats text of this input"
     )
     command.add_argument("--retry", type=_path, metavar="FILE", help="no INPUT: the rows of CACHE's quarantine FILE")
+    command.add_argument("--recipe", type=_path, metavar="FILE.toml", help="take these options from its [normalize]")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core where it pays)")
 
 
@@ -141,7 +142,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--val-source", action="append", default=[], metavar="NAME", help="hold out this source: eval, for eval.jsonl"
     )
     command.add_argument(
-        "--recipe", type=_path, metavar="FILE.toml", help="by source: weights and caps, and what to train on"
+        "--recipe", type=_path, metavar="FILE.toml", help="these options, and by source weights, caps, what to train on"
     )
     command.add_argument(
         "--seed", type=int, metavar="N", help="of the order and the recipe's selection (default: the recipe's, or 0)"

@@ -14,6 +14,7 @@ from typing import TypeVar
 from dataprep import start
 from dataprep.arguments import parser
 from schemas.errors import InputError, SftpackError
+from schemas.recipe import parser_with_recipe
 
 Number = TypeVar("Number", int, float)
 
@@ -59,7 +60,8 @@ def _open_standard_streams() -> None:
 
 def _told_apart(argv: list[str] | None) -> argparse.Namespace:
     """Parse the arguments; inputs may stand on both sides of options. Ends the program for an option that is none."""
-    arguments, left = parser().parse_known_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments, left = parser_with_recipe(parser, given).parse_known_args(given)
     for text in left:
         if text.startswith("-") or arguments.command != "normalize":
             what = "no such option" if text.startswith("-") else "one argument too many"

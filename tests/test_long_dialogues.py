@@ -13,6 +13,7 @@ from dataprep.stages import repeats, tracing
 from dataprep.tokenize.token_cache import TokenizeEngine
 from schemas.manifest import TokenOptions
 
+WHOLE = TokenOptions()
 PLAIN = [("user", "Hi"), ("assistant", "Hello!")]
 THOUGHT = [("user", "1+1?"), {"role": "assistant", "content": "2", "reasoning": "one and one"}]
 CALLED = [
@@ -22,7 +23,7 @@ CALLED = [
 MIXED = [("user", "How many?"), *CALLED, ("assistant", "Three."), *THOUGHT, *PLAIN]
 
 
-def examples(model: Path, dialogue: list[object], options: TokenOptions = TokenOptions()) -> pa.RecordBatch:
+def examples(model: Path, dialogue: list[object], options: TokenOptions = WHOLE) -> pa.RecordBatch:
     engine = TokenizeEngine.load(load_tokenizer(str(model), model.parent / "cache"), options)
     return engine.tokenize(table(record(*dialogue)))
 

@@ -9,11 +9,14 @@ import torch
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
 from train.attention import register_packed_attention
-from train.batch import collate
+from train.batch import Plan, collate
 from train.cli import main
 from train.compare import loss_table, losses_by_source, targets_by_source
+from train.cost import pack_cost
+from train.hub import find_model
 from train.load import Packs, open_shards
 from train.loss import summed_loss
+from train.model import read_shape
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -69,6 +72,37 @@ def test_each_source_has_the_loss_of_its_own_examples(home: Path) -> None:
         ["books", f"{other:,}", "3.0000", "3.0000", "+0.0000"],
     ]
     assert lines[1].endswith("2.72, 1.65") and lines[3].startswith("all ")
+
+
+@pytest.mark.parametrize("micro_packs", [1, 3])
+def test_a_runs_held_out_loss_is_told_by_source(home: Path, tmp_path: Path, micro_packs: int) -> None:
+    """In micro-batches of one pack and of more than there are, with the head in the loss as on GPUs."""
+    import torch.distributed
+    from transformers import AutoModelForCausalLM
+
+    from train.evaluate import held_out_loss
+    from train.launch import Ranks
+    from train.loss import fuse_head
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        home / "base", attn_implementation=register_packed_attention(), dtype=torch.float32
+    )
+    val = open_shards(home / "cache").val
+    assert val is not None
+    val.__class__ = TwoSources
+    sums, counts = losses_by_source(model, val, 3, torch.device("cpu")), targets_by_source(val, 3)
+    assert fuse_head(model, collate(val, [0]), None)
+    cost = pack_cost(read_shape(find_model(str(home / "base"))))
+    plan = Plan(num_packs=1, batch_packs=1, micro_packs=micro_packs, num_ranks=1, cost=cost)
+    alone = Ranks(rank=0, local_rank=0, num_ranks=1, device=torch.device("cpu"))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        found = held_out_loss(model, val, ["forum", "books", "none"], plan, alone)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found.loss == pytest.approx(sums.sum() / counts.sum(), rel=1e-6)
+    expected = {"forum": sums[0] / counts[0], "books": sums[1] / counts[1]}
+    assert found.by_source == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_table_and_answers_are_printed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from schemas.errors import TrainError
 from train.cli import _parser
-from train.config import RunConfig, settle
+from train.config import DeepSpeedOptimizer, RunConfig, settle
 from train.deepspeed_config import deepspeed_config, file_settings, read_deepspeed_file
 from train.method import Lora, Method
-from train.optimizer import learning_rate
+from train.optimizer import keep_rates_apart, learning_rate, set_rate
 
 HUGGING_FACE_STYLE = {
     "train_batch_size": "auto",
@@ -121,7 +121,8 @@ def test_what_clashes_or_is_out_of_range_is_named(flags: list[str], content: dic
     [
         ("{", "not JSON"),
         ("[]", "holds no JSON object"),
-        ('{"optimizer": {"type": "Lion"}}', "optimizer.type is 'Lion'; this trainer has AdamW"),
+        ('{"optimizer": {"type": "SGD"}}', "optimizer.type is 'SGD'; it is AdamW or Muon here"),
+        ('{"optimizer": {"type": "OneBitAdam"}}', "optimizer.type is 'OneBitAdam'; DeepSpeed 0.19 has none"),
         ('{"scheduler": {"type": "OneCycle"}}', "scheduler.type is 'OneCycle'; one of WarmupLR"),
         ('{"bf16": {"enabled": true}, "fp16": {"enabled": true}}', "bf16.enabled and fp16.enabled are both true"),
     ],
@@ -132,6 +133,28 @@ def test_a_deepspeed_file_that_cannot_be_honoured_is_refused(tmp_path: Path, tex
     with pytest.raises(TrainError, match=r"ds\.json") as caught:
         read_deepspeed_file(path)
     assert message in str(caught.value)
+
+
+def test_muon_is_made_by_deepspeed_with_what_its_file_says() -> None:
+    content = {"optimizer": {"type": "Muon", "params": {"lr": "auto", "weight_decay": 0.2, "momentum": 0.9}}}
+    config = settled("--learning-rate", "0.01", "--zero", "3", content=content)
+    assert (config.optimizer, config.weight_decay) == (
+        DeepSpeedOptimizer(kind="Muon", params=(("momentum", 0.9),)),
+        0.2,
+    )
+    made = deepspeed_config(config, content, on_gpu=True)
+    assert made["optimizer"] == {"type": "Muon", "params": {"momentum": 0.9, "lr": 0.01}}
+    assert made["zero_optimization"] == {"stage": 3, "reduce_scatter": False}
+    made = deepspeed_config(config, content, on_gpu=False)
+    assert made["optimizer"]["params"] == {"torch_adam": True, "momentum": 0.9, "lr": 0.01}
+    assert settled(content={"optimizer": {"type": "AdamW"}}).optimizer is None
+
+
+def test_groups_with_rates_of_their_own_keep_their_share() -> None:
+    groups: list[dict[str, Any]] = [{"lr": 0.02}, {"lr": 0.001}]
+    keep_rates_apart(groups, 0.02)
+    set_rate(groups, 0.01)
+    assert [group["lr"] for group in groups] == pytest.approx([0.01, 0.0005])
 
 
 def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:

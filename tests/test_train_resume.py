@@ -144,6 +144,25 @@ def test_what_a_finished_run_says(home: Path, alone: list[dict[str, Any]], capsy
     assert said == f"{out}: this run is finished; to train anew, choose another --out or add --fresh\n"
 
 
+def test_a_checkpoint_is_exported_as_the_run_would_have_at_that_step(
+    home: Path, alone: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last one is the model that the run left; a run that left none has its newest exported."""
+    checkpoints, weights = home / "alone" / "checkpoints", "model.safetensors"
+    assert main(["export", "--model", str(checkpoints / "step-000006"), "--out", str(tmp_path / "last")]) == 0
+    assert (tmp_path / "last" / weights).read_bytes() == (home / "alone" / "model" / weights).read_bytes()
+    killed = tmp_path / "killed"
+    shutil.copytree(checkpoints / "step-000004", killed / "checkpoints" / "step-000004")
+    assert main(["export", "--model", str(killed), "--out", str(tmp_path / "newest")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3] == f"checkpoint {killed / 'checkpoints' / 'step-000004'}"
+    assert said[-1] == "checked    24 weights in float32 as in the base, all finite, tied, loads again"
+    assert (tmp_path / "newest" / weights).read_bytes() != (tmp_path / "last" / weights).read_bytes()
+    assert main(["export", "--model", str(killed), "--merge", "--out", str(tmp_path / "merged")]) == 1
+    assert "holds no adapter, so nothing is to be merged; leave --merge out" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "last", "newest"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -217,6 +236,16 @@ def test_a_model_that_is_no_longer_made_of_numbers_ends_the_run_before_it_is_sav
     assert line.endswith(f"; the last good checkpoint is step 1's in {home / 'wild'}")
     assert f": dataprep inspect {home / 'cache'} --pack " in line
     assert [path.name for path in (home / "wild" / "checkpoints").iterdir()] == ["step-000001"]
+
+
+def test_a_rank_whose_launcher_went_while_it_was_importing_ends() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "from train.launch import die_with_launcher; die_with_launcher(); print('alive')"
+    for launcher, expected in ((gone.pid, -signal.SIGKILL), (os.getppid(), 0)):
+        environment = ENVIRONMENT | {"SFTPACK_LAUNCHER": str(launcher)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+        assert done.returncode == expected
 
 
 def test_patience_counts_held_out_losses_since_the_best() -> None:

@@ -163,7 +163,8 @@ def test_the_model_that_was_written_is_the_model_that_was_trained(
 def test_a_run_leaves_measures_checkpoints_and_a_report(runs: dict[str, Finished]) -> None:
     run = runs["zero-2"]
     left = sorted(path.name for path in run.out.iterdir())
-    assert left == ["checkpoints", "metrics.jsonl", "model", "summary.html", "summary.json", "tensorboard"]
+    made = ["checkpoints", "history.json", "metrics.jsonl", "model", "summary.html", "summary.json", "tensorboard"]
+    assert left == made
     assert sorted(path.name for path in (run.out / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
     assert run.values("targets") == [line["targets"] for line in run.metrics if "loss" in line]
     assert [math.exp(loss) for loss in run.values("eval_loss")] == pytest.approx(run.values("eval_perplexity"))
@@ -179,7 +180,11 @@ def test_a_run_leaves_measures_checkpoints_and_a_report(runs: dict[str, Finished
         "ends_turn": None,
     }
     page = (run.out / "summary.html").read_text(encoding="utf-8")
-    assert "<svg" in page and "http" not in page
+    assert "<svg" in page and "://" not in page
+    assert 'class="state finished"' in page
+    assert "The loss on held-out data fell from" in page
+    assert [sample["source"] for sample in summary["samples"]["samples"]] == ["tiny"] * 4
+    assert page.count('<article class="sample">') == 4
 
 
 def test_tensorboard_holds_every_measure(runs: dict[str, Finished]) -> None:

@@ -6,20 +6,15 @@ the data is (epoch, packs consumed); learning rates and random numbers follow fr
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 
 from schemas.errors import TrainError
-from schemas.files import remove_leftovers, write_text_whole
 from train.config import RunConfig
-from train.launch import Ranks
 from train.load import Shards
 
 FORMAT, VERSION = "sftpack-checkpoint", 1
@@ -38,6 +33,7 @@ FREE_TO_CHANGE = {
     "save_every",
     "keep",
     "patience",
+    "log_to",
     "epochs",
     "steps",
 }
@@ -79,44 +75,13 @@ def fingerprint(options: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
-def save_checkpoint(engine: Any, out: Path, checkpoint: Checkpoint, ranks: Ranks, keep: int) -> None:
-    """Write OUT/checkpoints/step-N, then remove all but the newest `keep`; every rank calls this.
-
-    Raises TrainError when it can't be written, or a weight is no longer a number.
-    """
-    _check_weights(engine.module, checkpoint, ranks)
-    folder = out / "checkpoints" / checkpoint.name
-    temporary = folder.with_name(f".{folder.name}.0.tmp")
-    try:
-        if ranks.is_first:
-            folder.parent.mkdir(exist_ok=True)
-            remove_leftovers(folder.parent)
-            temporary.mkdir()
-        torch.distributed.barrier()
-        engine.save_checkpoint(str(temporary), tag=STATE, save_latest=False)
-        _sync_files(temporary)
-        torch.distributed.barrier()
-        if ranks.is_first:
-            write_text_whole(temporary / RECORD, _record(temporary, checkpoint))
-            if folder.exists():
-                _remove(folder)
-            temporary.rename(folder)
-            _sync_folder(folder.parent)
-            for old in list(_folders(out))[keep:]:
-                _remove(old)
-    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise TrainError(f"{folder}: the checkpoint can't be written: {reason}; free space there") from error
-    torch.distributed.barrier()
-
-
 def newest_checkpoint(out: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of a run, and what is wrong with newer ones.
 
     Raises TrainError when another version of the trainer wrote it.
     """
     complaints: list[str] = []
-    for folder in _folders(out):
+    for folder in checkpoint_folders(out / "checkpoints"):
         try:
             return read_checkpoint(folder), complaints
         except ValueError as error:
@@ -140,6 +105,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(**values | {"evals": [(step, loss) for step, loss in content["evals"]]})
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{RECORD} is missing or damaged") from error
+
+
+def checkpoint_folders(folder: Path) -> Iterator[Path]:
+    """A run's checkpoints in OUT/checkpoints, newest first."""
+    yield from sorted(folder.glob("step-*"), key=lambda path: path.name.zfill(20), reverse=True)
 
 
 def load_state(engine: Any, folder: Path) -> None:
@@ -172,53 +142,3 @@ def _part_step_counts(engine: Any) -> None:
     for parameter, state in base.state.items():
         if torch.is_tensor(state.get("step")):
             state["step"] = state["step"].to(parameter.device if on_device else "cpu", torch.float32, copy=True)
-
-
-def _record(temporary: Path, checkpoint: Checkpoint) -> str:
-    files = {
-        str(path.relative_to(temporary)): path.stat().st_size for path in sorted(temporary.rglob("*")) if path.is_file()
-    }
-    content = {"format": FORMAT, "version": VERSION, **asdict(checkpoint), "files": files}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _check_weights(module: torch.nn.Module, checkpoint: Checkpoint, ranks: Ranks) -> None:
-    """Refuse to keep a model that is no longer made of numbers; the checkpoints before it stay."""
-    flags = [torch.isfinite(getattr(each, "ds_tensor", each).data).all() for each in module.parameters()]
-    bad = torch.tensor(0 if all(flag.item() for flag in flags) else 1, device=ranks.device)
-    torch.distributed.all_reduce(bad)
-    if bad.item():
-        raise TrainError(
-            f"after step {checkpoint.step} a weight is no longer a number, so nothing was saved; lower --learning-rate"
-        )
-
-
-def _folders(out: Path) -> Iterator[Path]:
-    """Folders of a run's checkpoints, newest first."""
-    yield from sorted((out / "checkpoints").glob("step-*"), key=lambda path: path.name.zfill(20), reverse=True)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that it is never half there under its name."""
-    doomed = folder.with_name(f".{folder.name}.1.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sync_files(folder: Path) -> None:
-    """Wait until the files are on disk; those that another rank has synced cost nothing."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_folder(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,8 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.config import DEFAULTS
+from schemas.errors import SftpackError
+from schemas.recipe import parser_with_recipe
+from train.config import ALTERNATIVES, DEFAULTS
+from train.doctor import DOCTOR_EXAMPLE, add_doctor
 from train.method import RANK
+from train.slurm import LAUNCH_EXAMPLE, add_launch
+
+SCHEDULES = "cosine", "linear", "wsd", "constant"
+PRECISIONS = "auto", "bf16", "fp16", "fp32"
 
 RUN_EXAMPLE = """example:
   train run --shards cache/ --out runs/first
@@ -31,16 +38,19 @@ COMPARE_EXAMPLE = """example:
 
 EXPORT_EXAMPLE = """examples:
   train export --model runs/adapted --merge --out merged
+  train export --model runs/killed/checkpoints/step-001000 --out model
   train export --model model-q4_k_m.gguf --out model"""
+
+VERIFY_EXAMPLE = """examples:
+  train verify --shards cache/
+  train verify --shards cache/ --out runs/first"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
-    from schemas.errors import SftpackError
-
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
     try:
+        options = parser_with_recipe(_parser, arguments, ALTERNATIVES).parse_args(arguments)
         if options.command == "plan":
             from train.plan import plan
 
@@ -49,6 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.run import run
 
             return run(options, arguments)
+        if options.command == "doctor":
+            from train.doctor import doctor
+
+            return doctor(options)
+        if options.command == "launch":
+            from train.slurm import launch
+
+            return launch(options, parser_with_recipe(_parser, options.arguments, ALTERNATIVES))
         if options.command == "compare":
             from train.compare import compare
 
@@ -57,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.deliver import export
 
             return export(options)
+        if options.command == "verify":
+            from train.verify.run import verify
+
+            return verify(options, arguments)
         from train.chat import chat
 
         return chat(options)
@@ -81,7 +103,8 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train", description="Fine-tune a chat model on packed token shards.")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,plan,chat,compare,export}")
+    names = "{run,plan,verify,launch,doctor,chat,compare,export}"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     _add_run(
         commands.add_parser(
             "run",
@@ -102,6 +125,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     planned.add_argument("--gpus", metavar="NxGPU", help="as in 4xH100-80G or 2xNAME-24G (default: those visible here)")
     _add_run(planned)
+    add_launch(
+        commands.add_parser(
+            "launch",
+            usage="train launch slurm --nodes N --gpus-per-node N [options] -- train run --out DIR ...",
+            help="print the batch script of a run on several nodes",
+            description="Print a batch script for Slurm that starts the run behind the two dashes.",
+            epilog=LAUNCH_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    add_doctor(
+        commands.add_parser(
+            "doctor",
+            usage="train doctor [--deepspeed FILE] [--out DIR]",
+            help="look over this machine, and a DeepSpeed config",
+            description="What this machine has, and what would go wrong; exit code 1 where there is a problem.",
+            epilog=DOCTOR_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     _add_chat(
         commands.add_parser(
             "chat",
@@ -122,6 +165,17 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    _add_verify(
+        commands.add_parser(
+            "verify",
+            usage="train verify --shards DIR [--model M] [--out DIR]",
+            help="show by numbers that training on these shards computes what it should, in minutes",
+            description="Packed = each example alone, 1 rank = 2, accumulated = at once, saved and loaded = going on; "
+            "examples keep apart; the loss is that by hand. Writes certificate.json; exits with 1 where one fails.",
+            epilog=VERIFY_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     _add_export(
         commands.add_parser(
             "export",
@@ -138,7 +192,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
-    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
+    add("--recipe", type=Path, metavar="FILE.toml", help="take these options from its table [train]")
+    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the shards')")
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL, numbered)")
     add("--learning-rate", type=float, metavar="X", help=_default("learning_rate", "peak learning rate"))
     add("--epochs", type=int, metavar="N", help=_default("epochs", "times each pack is seen"))
@@ -151,14 +206,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="packs a rank takes at a time (default: what fits)",
     )
-    add("--schedule", choices=["cosine", "linear", "wsd", "constant"], help=_default("schedule", "after the warm-up"))
+    add("--schedule", choices=SCHEDULES, metavar="NAME", help=f"{', '.join(SCHEDULES)} (default: cosine)")
     add("--warmup-ratio", type=float, metavar="X", help=_default("warmup_ratio", "part of the steps that warm up"))
     add("--warmup-steps", type=int, metavar="N", help="instead of --warmup-ratio")
     add("--weight-decay", type=float, metavar="X", help=_default("weight_decay", "on matrices only"))
     add(
         "--max-grad-norm", type=float, metavar="X", help=_default("max_grad_norm", "gradients are clipped to this norm")
     )
-    add("--precision", choices=["auto", "bf16", "fp16", "fp32"], help="auto: bf16 on GPUs that have it, fp32 on CPU")
+    add("--precision", choices=PRECISIONS, metavar="NAME", help="auto (bf16 on GPUs), bf16, fp16, fp32")
     add("--zero", type=int, choices=[0, 1, 2, 3], help="ZeRO stage (default: the fastest that fits; 1 on CPU)")
     add(
         "--offload-optimizer",
@@ -170,7 +225,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="all",
         metavar="N",
-        help="layers to compute twice: auto, none, all, or N (default: auto)",
+        help="layers to compute twice: auto, none, all, or N",
     )
     _add_method(add)
     add("--eval-every", type=int, metavar="N", help="steps between held-out losses (default: 4 a run)")
@@ -182,9 +237,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep", type=int, metavar="N", help=_default("keep", "newest checkpoints that stay"))
     add("--patience", type=int, metavar="N", help="stop after N held-out losses without a new best")
+    add("--log-to", metavar="NAME,…", help="wandb, swanlab, mlflow, trackio, beside TensorBoard")
     add("--fresh", action="store_true", help="start anew; what an earlier run left in OUT goes")
     add("--seed", type=int, metavar="N", help=_default("seed", "of the order of packs"))
     add("--deepspeed", type=Path, metavar="FILE", help='DeepSpeed config; "auto" values are filled in')
+    add("--backend", choices=["deepspeed", "trl"], default="deepspeed", metavar="NAME", help="trl: TRL's SFTTrainer")
     add("--procs", type=int, metavar="N", help="processes on this machine (default: one a GPU)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # launchers pass it; the environment says it
 
@@ -196,7 +253,7 @@ def _add_method(add: Callable[..., Any]) -> None:
     add("--lora-dropout", type=float, metavar="P", help="within adapters (default: 0)")
     add("--lora-targets", nargs="+", metavar="NAME", help="as in q_proj v_proj (default: every linear layer)")
     add("--merge", action="store_true", default=None, help="leave the merged model in OUT/model too")
-    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep as they are, as in 'model.embed_tokens.*'")
+    add("--freeze", nargs="+", metavar="PATTERN", help="weights to keep, as in 'model.embed_tokens.*'")
     add("--neftune", type=float, metavar="A", help="noise on embeddings, 5 for instance (default: none)")
     add("--label-smoothing", type=float, metavar="X", help="part of each target given to all tokens (default: 0)")
 
@@ -210,9 +267,16 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, default=512, metavar="N", help="at most so many an answer (default: 512)")
 
 
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--shards", type=Path, required=True, metavar="DIR", help="the cache, or its folder shards/")
+    add("--model", metavar="M", help="hub id, folder or .gguf file (default: the one the shards were made for)")
+    add("--out", type=Path, metavar="DIR", help="where certificate.json goes, as a run's folder (default: here)")
+
+
 def _add_export(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", required=True, metavar="M", help="a run's folder, an adapter's, a model's or a .gguf file")
+    add("--model", required=True, metavar="M", help="folder of a run, checkpoint, adapter or model, or a .gguf file")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must not be there yet")
     add("--merge", action="store_true", help="add an adapter to the weights of its base model")
 

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 
 from schemas.errors import TrainError
-from train.batch import collate
+from train.evaluate import add_losses, sources_of_targets
 from train.hub import ModelFiles, find_model
 from train.load import Packs, Shards, open_shards
 from train.log import perplexity
-from train.loss import target_losses
 
 LABELS = "A", "B"
 
@@ -61,21 +60,16 @@ def targets_by_source(packs: Packs, num_sources: int) -> np.ndarray:
     """How many targets each source has in the packs."""
     counts = np.zeros(num_sources, dtype=np.int64)
     for index in range(len(packs)):
-        source_of_target = _sources_of_targets(packs, index)
-        counts += np.bincount(source_of_target, minlength=num_sources)
+        counts += np.bincount(sources_of_targets(packs, index), minlength=num_sources)
     return counts
 
 
 def losses_by_source(model: Any, packs: Packs, num_sources: int, device: torch.device) -> np.ndarray:
     """The summed loss of each source's targets, in nats."""
-    sums = np.zeros(num_sources)
+    sums = torch.zeros(2, num_sources, dtype=torch.float64, device=device)
     for index in range(len(packs)):
-        source_of_target = _sources_of_targets(packs, index)
-        if len(source_of_target):
-            with torch.no_grad():
-                losses = target_losses(model, collate(packs, [index]).to(device))
-            sums += np.bincount(source_of_target, losses.double().cpu().numpy(), minlength=num_sources)
-    return sums
+        add_losses(sums, model, packs, [index])
+    return sums[0].cpu().numpy()
 
 
 def _losses(files: ModelFiles, shards: Shards, packs: Packs) -> np.ndarray:
@@ -91,9 +85,3 @@ def _losses(files: ModelFiles, shards: Shards, packs: Packs) -> np.ndarray:
     choose_attention(device, dtype, shape.head_dim)
     model = load_weights(files, dtype, NAME).to(device).eval()
     return losses_by_source(model, packs, len(shards.manifest.sources), device)
-
-
-def _sources_of_targets(packs: Packs, index: int) -> np.ndarray:
-    """The source of each target of a pack, in order."""
-    pack = packs[index]
-    return np.repeat(packs.source_ids(index), pack.seq_lengths)[pack.is_target]

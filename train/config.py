@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.errors import TrainError
 from train.method import Method
+from train.trackers import tracker_names
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
 ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models do (Schulman et al. 2025)
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
+ALTERNATIVES = ("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")
 FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
 
 
@@ -39,6 +41,18 @@ class FileSetting:
 
     key: str
     value: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepSpeedOptimizer:
+    """An optimizer that DeepSpeed makes, as its file names it, with what it sets beside rate and weight decay."""
+
+    kind: str
+    params: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name} {value}" for name, value in self.params)
+        return f"{self.kind} of DeepSpeed" + (f" ({settings})" if settings else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +86,8 @@ class RunConfig:
     adam_betas: tuple[float, float]
     adam_eps: float
     method: Method = field(default_factory=Method)
+    log_to: tuple[str, ...] = ()  # trackers, beside TensorBoard
+    optimizer: DeepSpeedOptimizer | None = None  # None: the trainer's AdamW
 
     @property
     def num_micro_steps(self) -> int:
@@ -121,6 +137,8 @@ def settle(
         adam_betas=tuple(values["adam_betas"]),
         adam_eps=values["adam_eps"],
         method=method,
+        log_to=tracker_names(values.get("log_to")),
+        optimizer=values.get("optimizer"),
     )
     _check(config)
     return config
@@ -143,7 +161,7 @@ def _given(flags: Namespace, file: dict[str, FileSetting]) -> dict[str, Any]:
                 f'remove one of the two, or write "auto" in the file'
             )
         given.setdefault(name, setting.value)
-    for one, other in (("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")):
+    for one, other in ALTERNATIVES:
         if one in given and other in given:
             raise TrainError(f"{_place(one, file)} and {_place(other, file)} say the same thing twice; give one")
     return given

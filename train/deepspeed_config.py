@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainError
-from train.config import FileSetting, RunConfig
+from train.config import DeepSpeedOptimizer, FileSetting, RunConfig
 
 SCHEDULES = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
+
+ADAM = "adam", "adamw"  # the trainer's own, see train/optimizer.py
+BY_DEEPSPEED = ("muon",)
+COMPRESSED = "onebitadam", "zerooneadam", "onebitlamb"
 
 # key in DeepSpeed's file -> setting of the run
 SETTINGS = {
@@ -37,8 +41,9 @@ def read_deepspeed_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TrainError(f"{path}: holds no JSON object; see https://www.deepspeed.ai/docs/config-json")
     optimizer = _at(content, "optimizer.type")
-    if optimizer not in (None, "Adam", "AdamW"):
-        raise TrainError(f"{path}: optimizer.type is {optimizer!r}; this trainer has AdamW, so remove `optimizer`")
+    if optimizer is not None and str(optimizer).lower() not in (*ADAM, *BY_DEEPSPEED):
+        why = "DeepSpeed 0.19 has none" if str(optimizer).lower() in COMPRESSED else "it is AdamW or Muon here"
+        raise TrainError(f"{path}: optimizer.type is {optimizer!r}; {why}; remove `optimizer` for AdamW")
     scheduler = _at(content, "scheduler.type")
     if scheduler not in (None, *SCHEDULES):
         raise TrainError(f"{path}: scheduler.type is {scheduler!r}; one of {', '.join(SCHEDULES)}, or use --schedule")
@@ -60,6 +65,9 @@ def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
     for precision in ("bf16", "fp16"):
         if _at(content, f"{precision}.enabled") is True:
             found["precision"] = FileSetting(key=f"{precision}.enabled", value=precision)
+    kind = _at(content, "optimizer.type")
+    if kind is not None and kind.lower() in BY_DEEPSPEED:
+        found["optimizer"] = FileSetting(key="optimizer.type", value=_optimizer(kind, _at(content, "optimizer.params")))
     if _at(content, "zero_optimization.offload_optimizer.device") == "cpu":
         found["offload_optimizer"] = FileSetting(key="zero_optimization.offload_optimizer.device", value=True)
     return found
@@ -68,14 +76,18 @@ def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
 def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool) -> dict[str, Any]:
     """The dict for `deepspeed.initialize`: the user's keys, and over them what the run settled.
 
-    `train_batch_size` is left out: it follows from the other two and the number of ranks. Optimizer and schedule are
-    the trainer's own. Any "auto" that is left is dropped, so that DeepSpeed's default holds.
+    `train_batch_size` is left out: it follows from the other two and the number of ranks. The schedule is the trainer's
+    own, and so is AdamW. Any "auto" that is left is dropped, so that DeepSpeed's default holds.
     """
     result = _without_auto(content)
     for key in ("optimizer", "scheduler", "train_batch_size"):
         result.pop(key, None)
+    if config.optimizer is not None:
+        result["optimizer"] = _optimizer_block(config.optimizer, config.learning_rate, on_gpu=on_gpu)
     zero = result.setdefault("zero_optimization", {})
     zero["stage"] = config.zero
+    if config.optimizer is not None and config.optimizer.kind.lower() == "muon" and config.zero == 3:
+        zero.setdefault("reduce_scatter", False)  # Muon wants whole gradients
     if config.offload_optimizer:
         zero.setdefault("offload_optimizer", {"device": "cpu", "pin_memory": on_gpu})
         if not on_gpu:
@@ -87,6 +99,20 @@ def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool
         result.setdefault(precision, {})["enabled"] = config.precision == precision
     result.setdefault("zero_allow_untested_optimizer", True)
     return result
+
+
+def _optimizer(kind: str, params: Any) -> DeepSpeedOptimizer:
+    """What the file says of it, but for the settings that the trainer has too."""
+    own = {key.rpartition(".")[2] for key in SETTINGS if key.startswith("optimizer.params.")} - {"betas", "eps"}
+    given = {key: value for key, value in (params or {}).items() if key not in own and value != "auto"}
+    return DeepSpeedOptimizer(kind=kind, params=tuple((key, given[key]) for key in sorted(given)))
+
+
+def _optimizer_block(optimizer: DeepSpeedOptimizer, learning_rate: float, *, on_gpu: bool) -> dict[str, Any]:
+    """It as DeepSpeed wants it. On a CPU, Muon's Adam is PyTorch's: DeepSpeed's would be compiled, for a GPU."""
+    kind = optimizer.kind.lower()
+    inline = {"torch_adam": True} if kind == "muon" and not on_gpu else {}
+    return {"type": optimizer.kind, "params": inline | dict(optimizer.params) | {"lr": learning_rate}}
 
 
 def _checked(key: str, value: Any) -> Any:

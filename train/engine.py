@@ -16,9 +16,9 @@ from train.hub import ModelFiles
 from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
 from train.lora import adapted_layers, choose_trained
-from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model
+from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model, make_room
 from train.noise import add_noise
-from train.optimizer import build_optimizer
+from train.optimizer import build_optimizer, keep_rates_apart, parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class Engine:
     num_parameters: int  # of the model without adapters
     num_trained: int
     adapted: list[str]  # layers that have an adapter, by last name
+    num_new_tokens: int  # rows that embeddings and head were grown by
     kernels: Kernels
     keep_alive: object  # transformers holds ZeRO-3's settings by a weak reference only
 
@@ -42,6 +43,7 @@ def build_engine(
         import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
     attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
     model, keep_alive = load_model(files, config, settings)
+    num_new_tokens = make_room(model, shape.vocab_size, config.seed)
     num_parameters = count_parameters(model)
     choose_trained(model, config.method, config.seed)
     num_trained, adapted = count_trained(model), adapted_layers(model)
@@ -51,6 +53,7 @@ def build_engine(
         num_parameters=num_parameters,
         num_trained=num_trained,
         adapted=adapted,
+        num_new_tokens=num_new_tokens,
         kernels=kernels,
         keep_alive=keep_alive,
     )
@@ -74,11 +77,18 @@ def wrap_model(
         num_tokens = probe_tokens(config, ranks.device)
         kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
         check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
-    optimizer = build_optimizer(model, config, on_gpu=on_gpu)
+    if config.optimizer is None:
+        optimized: dict[str, Any] = {"optimizer": build_optimizer(model, config, on_gpu=on_gpu)}
+    else:
+        optimized = {"model_parameters": parameter_groups(model, config.weight_decay)}
+        if not on_gpu:
+            torch.compiler.set_stance("force_eager")  # Muon's steps would be compiled for minutes
     with _config_error_told():
         wrapped, *_ = import_deepspeed(on_gpu=on_gpu).initialize(
-            model=model, optimizer=optimizer, config=settings, dist_init_required=False
+            model=model, config=settings, dist_init_required=False, **optimized
         )
+    if config.optimizer is not None:
+        keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
         check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
         with torch.no_grad():

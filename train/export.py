@@ -1,5 +1,6 @@
 """A trained engine in, a Hugging Face folder out: complete under its name, or not there."""
 
+import fnmatch
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from train.lora import write_adapter
 from train.model import build_in_one_piece, load_weights, read_shape
 from train.proof import ExportProof, prove_export
 
+CHAT_TEMPLATES = "additional_chat_templates"  # where transformers keeps those that have names
+NO_TOKENIZER = "adapter_*", "*.safetensors*", "*.bin*", "*.pt*", "*.gguf", "config.json", "generation_config.json", ".*"
+
 
 def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
     """Write the engine's model with the shards' tokenizer to `folder`; every rank calls it, rank 0 writes and proves.
@@ -27,7 +31,7 @@ def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ra
     module, dtype = engine.module, read_shape(base).dtype
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
     weights = gathered_weights(module, half, ranks)
-    return _write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
+    return write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
 
 
 def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
@@ -39,21 +43,17 @@ def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, 
     weights = gathered_weights(module, None, ranks, trained_only=True)
     if not ranks.is_first:
         return None
-    with _whole_folder(folder, shards.tokenizer) as temporary:
-        write_adapter(module, weights, base.name, temporary)
-        _add_turn_end(module.generation_config, shards.tokenizer)
-        module.generation_config.save_pretrained(temporary)
-        return prove_export(temporary, base, shards)
+    return write_adapter_folder(module, weights, folder, shards.tokenizer, base, shards)
 
 
 def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> ExportProof:
     """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
     build_in_one_piece()
     model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
-    return _write_model(model, None, folder, files.tokenizer, files, shards)
+    return write_model(model, None, folder, files.tokenizer, files, shards)
 
 
-def _write_model(
+def write_model(
     model: Any,
     weights: dict[str, torch.Tensor] | None,
     folder: Path,
@@ -61,10 +61,27 @@ def _write_model(
     base: ModelFiles,
     shards: Shards | None,
 ) -> ExportProof:
+    """Write `model`, or these weights of it, with a tokenizer and proven against `base`."""
     with _whole_folder(folder, tokenizer) as temporary:
         _add_turn_end(model.generation_config, tokenizer)
         model.save_pretrained(temporary, state_dict=weights)
         _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+        return prove_export(temporary, base, shards)
+
+
+def write_adapter_folder(
+    model: Any,
+    weights: dict[str, torch.Tensor],
+    folder: Path,
+    tokenizer: Path,
+    base: ModelFiles,
+    shards: Shards | None,
+) -> ExportProof:
+    """Write adapters with a tokenizer and where generation stops, and prove that they load beside `base`."""
+    with _whole_folder(folder, tokenizer) as temporary:
+        write_adapter(model, weights, base.name, temporary)
+        _add_turn_end(model.generation_config, tokenizer)
+        model.generation_config.save_pretrained(temporary)
         return prove_export(temporary, base, shards)
 
 
@@ -76,10 +93,10 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(tokenizer, temporary, ignore=shutil.ignore_patterns("adapter_*"))
+        shutil.copytree(tokenizer, temporary, ignore=_no_tokenizer)
         yield temporary
         readable = (temporary / "generation_config.json").stat().st_mode
-        for file in temporary.iterdir():
+        for file in filter(Path.is_file, temporary.rglob("*")):
             file.chmod(readable)  # safetensors writes files that only their owner may read
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
@@ -95,6 +112,12 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _no_tokenizer(folder: str, names: list[str]) -> set[str]:
+    """What of a folder is not its tokenizer, where that lies beside a model or an adapter."""
+    no_files = {name for pattern in NO_TOKENIZER for name in fnmatch.filter(names, pattern)}
+    return no_files | {name for name in names if (Path(folder) / name).is_dir() and name != CHAT_TEMPLATES}
 
 
 def gathered_weights(

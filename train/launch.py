@@ -9,12 +9,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import TrainError
+from train.signs import Sign
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,7 @@ class Ranks:
     local_rank: int
     num_ranks: int
     device: "torch.device"
+    sign: Sign = field(default_factory=Sign, compare=False, repr=False)  # how far this process is
 
     @property
     def is_first(self) -> bool:
@@ -103,11 +106,14 @@ def die_with_launcher() -> None:
     import ctypes
 
     launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
     if launcher == str(os.getppid()):
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if launcher != str(os.getppid()):  # it went meanwhile
-            os.kill(os.getpid(), signal.SIGKILL)
+    parent = os.getppid()
+    if launcher != str(parent) and (parent == 1 or not Path("/proc", launcher).exists()):
+        os.kill(os.getpid(), signal.SIGKILL)  # it went meanwhile, or while this process was still importing
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from schemas.files import write_text_whole
+from train.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +31,10 @@ class StepRecord:
     memory_gib: float | None  # the most rank 0's GPU has held so far
     waiting: float  # share of the time in which rank 0 waited for data
     communication: float  # share that its collectives took
+
+    def measures(self) -> dict[str, float]:
+        """What is drawn, by name; without what has no meaning here."""
+        return {name: value for name, value in asdict(self).items() if name != "step" and value is not None}
 
     def line(self) -> str:
         """The step in one line, without what has no meaning here."""
@@ -51,19 +57,27 @@ class EvalRecord:
     step: int  # 0: before training
     eval_loss: float
     eval_perplexity: float
+    by_source: dict[str, float] = field(default_factory=dict)  # the loss of each source, where there are several
+
+    def measures(self) -> dict[str, float]:
+        """What is drawn, by name: loss and perplexity, and each source's loss under its name."""
+        return {**self.by_source, "loss": self.eval_loss, "perplexity": self.eval_perplexity}
 
 
 class RunLog:
     """What rank 0 writes while a run goes on. Other ranks have none."""
 
-    def __init__(self, folder: Path, num_steps: int, done: int = 0) -> None:
+    def __init__(self, folder: Path, num_steps: int, done: int = 0, trackers: Trackers | None = None) -> None:
         """Begin, or go on behind step `done`: what was logged after it is taken back, since it comes again."""
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.steps: list[StepRecord] = []
         self.evals: list[EvalRecord] = []
+        self.on_halt: Callable[[], None] = lambda: None  # called after a held-out loss, and before a checkpoint
         self._num_steps = num_steps
+        self.trackers = trackers or Trackers({})
+        self.trackers.say = self.say
         path = folder / "metrics.jsonl"
         kept = _lines_until(path, done) if done else []
         for values in kept:
@@ -90,39 +104,47 @@ class RunLog:
         """Take the steps since the last call; the newest is shown."""
         for record in records:
             self.steps.append(record)
-            self._write(asdict(record), record.step, "train")
+            self._write(asdict(record), record.step, "train", record.measures())
         newest = records[-1]
         if self._bar is not None:
-            self._bar.set_postfix_str(newest.line(), refresh=False)
+            self._bar.set_postfix_str(f"loss {newest.loss:.4f}, {newest.tokens_per_s:,.0f} tokens/s", refresh=False)
             self._bar.update(len(records))
         else:
             print(f"step {newest.step}/{self._num_steps}  {newest.line()}", flush=True)
 
-    def log_eval(self, step: int, loss: float) -> None:
-        """Take a held-out loss."""
-        record = EvalRecord(step=step, eval_loss=loss, eval_perplexity=perplexity(loss))
+    def log_eval(self, step: int, loss: float, by_source: dict[str, float] | None = None) -> None:
+        """Take a held-out loss, and that of each source."""
+        record = EvalRecord(step=step, eval_loss=loss, eval_perplexity=perplexity(loss), by_source=by_source or {})
         self.evals.append(record)
-        self._write(asdict(record), step, "eval")
+        self._write(asdict(record), step, "eval", record.measures())
         self.say(f"step {step}/{self._num_steps}  held-out loss {loss:.4f}  perplexity {record.eval_perplexity:.2f}")
+        self.on_halt()
 
     def flush(self) -> None:
         """Wait until all is on disk: a checkpoint rests on it."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         self._board.flush()
+        self.on_halt()
 
-    def close(self) -> None:
-        """Flush and close all three."""
-        self._metrics.close()
-        self._board.close()
+    def end_bar(self) -> None:
+        """Leave the bar as it is: what is printed from now on comes below."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
-    def _write(self, values: dict[str, Any], step: int, group: str) -> None:
-        self._metrics.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, step)
+    def close(self, *, went_well: bool) -> None:
+        """Flush and close everything."""
+        self.end_bar()
+        self._metrics.close()
+        self._board.close()
+        self.trackers.finish(went_well=went_well)
+
+    def _write(self, line: dict[str, Any], step: int, group: str, measures: dict[str, float]) -> None:
+        self._metrics.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for name, value in measures.items():
+            self._board.add_scalar(f"{group}/{name}", value, step)
+        self.trackers.log(step, group, measures)
 
 
 def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from train.launch import Ranks
 from train.load import Packs
 from train.log import StepRecord
 from train.loss import summed_loss
-from train.optimizer import learning_rate
+from train.optimizer import learning_rate, set_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,19 +63,22 @@ def train_steps(
     try:
         for index in range(first_step, num_steps):
             step, coming = coming, next(steps, None)
+            is_first = index == first_step  # kernels may be compiled
             assert step is not None
-            if index == first_step:
+            if is_first:
                 ahead.ask(step)
             if coming is not None:
                 ahead.ask(coming)
             torch.manual_seed(step_seed(config.seed, index, ranks.rank))
-            pending.append(_take_step(engine, ahead, step, num_steps, config, ranks))
+            pending.append(_take_step(engine, ahead, step, num_steps, config, ranks, patient=is_first))
+            ranks.sign.at("end of the step", patient=is_first)
             if is_due(index + 1) or len(pending) == every or index + 1 == num_steps:
                 records = _read(pending, ranks, gauges, ahead, started)
                 on_records(records)
                 check_numbers(records, config, [each.step.packs for each in pending])
                 pending, started = [], time.perf_counter()
             before = time.perf_counter()
+            ranks.sign.at("after the step")
             if on_step(index + 1):
                 break
             started += time.perf_counter() - before
@@ -113,15 +116,21 @@ def _listed(packs: Sequence[int], most: int = 16) -> str:
     return shown if len(packs) <= most else f"{shown} and {len(packs) - most} more"
 
 
-def _take_step(engine: Any, ahead: Ahead, step: Step, num_steps: int, config: RunConfig, ranks: Ranks) -> _Pending:
+def _take_step(
+    engine: Any, ahead: Ahead, step: Step, num_steps: int, config: RunConfig, ranks: Ranks, *, patient: bool
+) -> _Pending:
     rate = learning_rate(config, step.index, num_steps)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(engine.optimizer.param_groups, rate)
     share = ranks.num_ranks / max(1, step.num_targets)
     loss_sum = torch.zeros((), dtype=torch.float32, device=ranks.device)
     for _ in step.micro_batches:
-        loss = summed_loss(engine, ahead.take(), config.method.label_smoothing)
+        ranks.sign.at("waiting for data", step.index + 1, patient=patient)
+        batch = ahead.take()
+        ranks.sign.at("forward pass", patient=patient)
+        loss = summed_loss(engine, batch, config.method.label_smoothing)
+        ranks.sign.at("backward pass", patient=patient)
         engine.backward(loss * share, scale_wrt_gas=False)
+        ranks.sign.at("gradients and optimizer", patient=patient)
         engine.step()
         loss_sum += loss.detach()
     return _Pending(

@@ -31,10 +31,20 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tenso
 
 
 def target_losses(model: Any, batch: Batch) -> torch.Tensor:
-    """The cross-entropy of each of the batch's targets, (targets,) in float32; for a model whose head is its own."""
-    logits = _target_logits(model, model, batch)
-    normalizers = torch.cat([chunk.float().logsumexp(-1) for chunk in logits.split(CHUNK_ROWS)])
-    return normalizers - logits.gather(1, batch.labels[:, None])[:, 0].float()
+    """The cross-entropy of each of the batch's labels in float32, those of -100 being 0; has no gradient to give.
+
+    `model` as for `summed_loss`.
+    """
+    module = getattr(model, "module", model)
+    rows, fused = _target_logits(model, module, batch), head_of(module).forward
+    counted = batch.labels != IGNORED_LABEL
+    places = batch.labels.where(counted, 0)[:, None]
+    losses = []
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS]
+        scores = (chunk @ fused.weight.T if isinstance(fused, _HeadInLoss) else chunk).float()
+        losses.append(scores.logsumexp(-1) - scores.gather(1, places[start : start + CHUNK_ROWS])[:, 0])
+    return torch.cat(losses) * counted
 
 
 def _target_logits(model: Any, module: Any, batch: Batch) -> torch.Tensor:

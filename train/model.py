@@ -18,6 +18,7 @@ from train.lora import choose_trained, merge_adapter
 from train.method import Method
 
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+VOCAB_MULTIPLE = 64  # of tokens, where embeddings grow: matmuls are slow at odd sizes
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -91,24 +92,68 @@ def shape_as_trained(files: ModelFiles, method: Method) -> ModelShape:
 
 
 def check_fits(files: ModelFiles, shape: ModelShape, shards: Shards) -> None:
-    """Raise ModelError where the shards' ids are not this model's: another vocabulary, tokenizer or template."""
-    record = shards.manifest.tokenizer
-    if record.vocab_size > shape.vocab_size:
-        splits = [split for split in (shards.train, shards.val) if split is not None]
-        largest = max(split.largest_id() for split in splits)
-        if largest >= shape.vocab_size:
-            raise ModelError(
-                f"{files.name}: has {shape.vocab_size} tokens, the shards hold id {largest}; "
-                f"train the model they were made for ({shards.manifest.model}), or run: "
-                f"dataprep tokenize --model {files.name}"
-            )
-    for (field, what), found in tokenizer_hashes(files).items():
-        expected = getattr(record, field)
+    """Raise ModelError where the shards' ids are not this model's: another vocabulary, tokenizer or template.
+
+    Tokens that were added to the model's own tokenizer fit: `shape_for` makes room for them.
+    """
+    hashes = tokenizer_hashes(files)
+    largest = _largest_id_beyond(shape, shards)
+    if largest is not None and (not hashes or _num_without_added(files) > shape.vocab_size):
+        raise ModelError(
+            f"{files.name}: has {shape.vocab_size} tokens, the shards hold id {largest}; "
+            f"train the model they were made for ({shards.manifest.model}), or run: "
+            f"dataprep tokenize --model {files.name}"
+        )
+    for (field, what), found in hashes.items():
+        expected = getattr(shards.manifest.tokenizer, field)
         if found != expected:
             raise ModelError(
                 f"{files.name}: its {what} is not the shards' (tokenizer.{field} {found[:12]}, manifest.json says "
                 f"{expected[:12]}); run: dataprep tokenize --model {files.name}"
             )
+
+
+def shape_for(shape: ModelShape, shards: Shards) -> ModelShape:
+    """The shape with embeddings for all tokens of the shards, where the tokenizer has more than the model."""
+    if _largest_id_beyond(shape, shards) is None:
+        return shape
+    size = -(-shards.manifest.tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    if shape.num_trained != shape.num_parameters:
+        raise ModelError(
+            f"the shards' tokenizer has {shards.manifest.tokenizer.vocab_size} tokens, the model {shape.vocab_size}: "
+            "the embeddings of the new ones must be trained; leave --lora, --dora and --freeze out"
+        )
+    more = (size - shape.vocab_size) * shape.hidden * (1 if shape.tied else 2)
+    total = shape.num_parameters + more
+    return replace(shape, vocab_size=size, num_parameters=total, num_trained=total)
+
+
+def _largest_id_beyond(shape: ModelShape, shards: Shards) -> int | None:
+    """The largest id in the shards, where the model has no embedding for it."""
+    if shards.manifest.tokenizer.vocab_size <= shape.vocab_size:
+        return None
+    largest = max(split.largest_id() for split in (shards.train, shards.val) if split is not None)
+    return largest if largest >= shape.vocab_size else None
+
+
+def _num_without_added(files: ModelFiles) -> int:
+    """Tokens of the model's own tokenizer, those left out that were added to it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(files.tokenizer, gguf_file=files.gguf, local_files_only=True).vocab_size
+
+
+def make_room(model: Any, vocab_size: int, seed: int) -> int:
+    """Grow embeddings and head to so many tokens, the new ones drawn about the mean of the old (Hewitt 2021).
+
+    Gives how many are new.
+    """
+    new = vocab_size - model.get_input_embeddings().num_embeddings
+    if new > 0:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)  # alike on all ranks
+            model.resize_token_embeddings(vocab_size)
+    return max(0, new)
 
 
 def tokenizer_hashes(files: ModelFiles) -> dict[tuple[str, str], str]:

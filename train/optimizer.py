@@ -62,6 +62,18 @@ def adamw(groups: list[dict[str, Any]], config: RunConfig, *, on_gpu: bool) -> t
     return torch.optim.AdamW(groups, fused=on_gpu, **_settings(config))
 
 
+def keep_rates_apart(groups: list[dict[str, Any]], learning_rate: float) -> None:
+    """Note how each group's rate stands to the run's: Muon's matrices and its Adam part may have their own."""
+    for group in groups:
+        group["rate_scale"] = group["lr"] / learning_rate
+
+
+def set_rate(groups: list[dict[str, Any]], rate: float) -> None:
+    """Give each group the rate of a step."""
+    for group in groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
+
+
 def num_warmup_steps(config: RunConfig, num_steps: int) -> int:
     """Steps in which the learning rate rises."""
     steps = config.warmup_steps if config.warmup_steps is not None else math.ceil(config.warmup_ratio * num_steps)

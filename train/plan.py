@@ -12,7 +12,7 @@ from train.hub import find_config
 from train.launch import quiet_libraries
 from train.load import Shards, open_shards
 from train.memory import host_bytes
-from train.model import ModelShape, shape_as_trained
+from train.model import ModelShape, shape_as_trained, shape_for
 from train.planner import USABLE, Forecast, choose, foresee, step_work
 
 
@@ -31,7 +31,7 @@ def plan(options: Namespace) -> int:
         num_ranks=count,
         has_bf16_gpu=True,
     )
-    shape = shape_as_trained(find_config(name), config.method)
+    shape = shape_for(shape_as_trained(find_config(name), config.method), shards)
     if config.checkpointed_layers < 0:
         config = replace(config, checkpointed_layers=shape.num_layers)
     work = step_work(config, shards.train)

@@ -135,10 +135,11 @@ def _check_against_base(written: dict[str, tuple[int, ...]], base: ModelFiles, f
     if not theirs:
         return
     tied = {"lm_head.weight"} if read_shape(base).tied else set()
+    old, new = read_shape(base).vocab_size, read_shape(find_model(str(folder))).vocab_size  # tokens may be added
     for name, shape in written.items():
         if name not in theirs and name not in tied:
             raise ModelError(f"{folder}: {name} is not in the base model, {base.name}")
-        if theirs.get(name, shape) != shape:
+        if theirs.get(name, shape) not in (shape, (old, *shape[1:]) if shape[0] == new > old else shape):
             raise ModelError(f"{folder}: {name} is {list(shape)}, in the base model {list(theirs[name])}")
 
 

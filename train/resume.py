@@ -20,7 +20,17 @@ from train.launch import Ranks
 from train.load import Shards
 
 RESULTS = "model", "adapter"
-MADE = *RESULTS, "best", "checkpoints", "tensorboard", "metrics.jsonl", "summary.json", "summary.html"
+MADE = (
+    *RESULTS,
+    "best",
+    "checkpoints",
+    "tensorboard",
+    "tracking",
+    "metrics.jsonl",
+    "history.json",
+    "summary.json",
+    "summary.html",
+)
 LAUNCHER_KEYS = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 
 

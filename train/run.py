@@ -1,6 +1,7 @@
 """`train run`: check everything that can be refused, start or join the ranks, train, and leave a model and a report."""
 
 import json
+import os
 import signal
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import TrainError
 from train.config import RunConfig, settle
 from train.deepspeed_config import file_settings, read_deepspeed_file
+from train.deepspeed_lint import refuse_problems
 from train.hub import ModelFiles, find_model
 from train.launch import (
     Ranks,
@@ -23,6 +25,8 @@ from train.launch import (
     under_launcher,
 )
 from train.load import Shards, open_shards
+from train.signs import signs_of_life
+from train.trackers import check_installed
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
@@ -31,13 +35,21 @@ if TYPE_CHECKING:
 
 def run(options: Namespace, arguments: list[str]) -> int:
     """Train as `options` say; `arguments` are what other processes are started with. Gives the exit code."""
+    by_trl = options.backend == "trl"
+    if by_trl:
+        from train.trl_backend import check_options
+
+        check_options(options)
     shards = open_shards(options.shards)
     content = read_deepspeed_file(options.deepspeed) if options.deepspeed else {}
     name = options.model or shards.manifest.model
+    num_processes = int(os.environ["WORLD_SIZE"]) if under_launcher() else num_local_processes(options.procs)
+    findings = refuse_problems(options.deepspeed, content, num_processes)
     if not under_launcher():
-        num_processes = num_local_processes(options.procs)
+        for finding in findings:
+            print(f"note       {options.deepspeed}: {finding.line()}", flush=True)
         config = _settle(options, content, shards, name, num_processes)
-        if options.out is not None and _find(options, content, shards, config, options.out).finished:
+        if not by_trl and options.out is not None and _find(options, content, shards, config, options.out).finished:
             return _tell_finished(options.out)
         _check_model(find_model(name), shards)
         if num_processes > 1:
@@ -46,28 +58,38 @@ def run(options: Namespace, arguments: list[str]) -> int:
 
 
 def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str) -> int:
+    die_with_launcher()
+    ranks = join_ranks()
+    quiet_libraries()
+    with signs_of_life(ranks.sign, ranks.rank, ranks.num_ranks):
+        return _train_as_rank(options, content, shards, name, ranks)
+
+
+def _train_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str, ranks: Ranks) -> int:
     import torch.distributed
 
     from train.requests import Stopped
     from train.resume import NOTHING, at_its_stage, folder_of_one_run
     from train.session import train_session
 
-    die_with_launcher()
-    ranks = join_ranks()
-    quiet_libraries()
     config = _settle(options, content, shards, name, ranks.num_ranks)
     files = _find_on_each_machine(name, ranks)
     if ranks.is_first and ranks.num_ranks > 1:  # a launcher may have started the ranks at once
         _check_model(files, shards)
     out = Path(share(ranks, str(options.out or _free_folder(name)) if ranks.is_first else None))
-    code = 0
+    ranks.sign.out, code = out, 0
     with folder_of_one_run(out, fresh=options.fresh) if ranks.is_first else nullcontext():
-        found = _find(options, content, shards, config, out) if ranks.is_first else NOTHING
+        by_trl = options.backend == "trl"
+        found = _find(options, content, shards, config, out) if ranks.is_first and not by_trl else NOTHING
         for complaint in found.complaints:
             print(f"note       {complaint}", flush=True)
         finished, checkpoint = _share_found(found, out, ranks)
         if finished:
             code = _tell_finished(out) if ranks.is_first else 0
+        elif by_trl:
+            from train.trl_backend import train_with_trl
+
+            train_with_trl(config, content, shards, files, out, ranks)
         else:
             config = at_its_stage(config, checkpoint, asked=_asks_stage(options, content))
             try:
@@ -76,6 +98,7 @@ def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, na
                 code = 128 + stopped.signum
                 if ranks.is_first:
                     print(_stopped_line(stopped.signum, stopped.step, out), file=sys.stderr, flush=True)
+        ranks.sign.at("end of the run")
         torch.distributed.barrier()  # nobody leaves while rank 0 still writes
         torch.distributed.destroy_process_group()
     return code
@@ -133,6 +156,7 @@ def _settle(options: Namespace, content: dict[str, Any], shards: Shards, name: s
         num_ranks=num_ranks,
         has_bf16_gpu=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
     )
+    check_installed(config.log_to)
     if config.patience is not None and shards.val is None:
         raise TrainError("--patience needs held-out packs; run dataprep tokenize with --val-fraction 0.05")
     if config.precision == "fp16" and not on_gpu:

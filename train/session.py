@@ -1,9 +1,8 @@
 """A training session on every rank, from the model's files to the finished folder: model, measures, report."""
 
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,21 @@ from train.config import RunConfig
 from train.cost import pack_cost
 from train.engine import Engine, build_engine
 from train.gauges import Gauges
+from train.history import History
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog
 from train.loop import train_steps
-from train.model import ModelShape, shape_as_trained
+from train.model import ModelShape, shape_as_trained, shape_for
+from train.page.view import Outcome
 from train.planner import Forecast, choose, step_work
 from train.requests import Requests
 from train.resume import needs_conversion, state_for
-from train.summary import RunSummary, write_summary
+from train.samples import take_samples
+from train.saving import Saver
+from train.summary import RunReport, plain_config
+from train.trackers import begin_trackers
 from train.watch import Watch
 
 
@@ -44,7 +48,7 @@ def train_session(
     `content` is the user's DeepSpeed file; from `checkpoint` on an earlier run is continued. Raises TrainError when
     memory runs out or the loss is no longer a number, Stopped when a signal ended it.
     """
-    shape = shape_as_trained(files, config.method)
+    shape = shape_for(shape_as_trained(files, config.method), shards)
     gauges, forecast = Gauges.of(shape, ranks), None
     if gauges.gpu is not None:
         forecast = choose(config, shape, gauges.gpu, step_work(config, shards.train))
@@ -60,37 +64,51 @@ def train_session(
     )
     num_steps = config.num_steps(len(shards.train))
     done = checkpoint.step if checkpoint is not None else 0
+    trackers = None
     if ranks.is_first:
         _make_folder(out, done)
+        trackers = begin_trackers(config.log_to, out, plain_config(config))
     with _memory_told(config):
         engine = _engine_at(checkpoint, files, shape, config, content, out, ranks)
-        log = None
-        if ranks.is_first:
-            print("\n".join(_opening_lines(config, shards, plan, engine, forecast)), flush=True)
-            if checkpoint is not None:
-                print(_going_on(out, checkpoint, config, num_steps), flush=True)
-            log = RunLog(out, num_steps, done)
-        watch = Watch(
+    log = report = None
+    seconds = checkpoint.seconds if checkpoint is not None else 0.0
+    if ranks.is_first:
+        set_up = _opening_lines(config, shards, plan, engine, forecast)
+        print("\n".join(set_up), flush=True)
+        if checkpoint is not None:
+            print(_going_on(out, checkpoint, config, num_steps), flush=True)
+        log = RunLog(out, num_steps, done, trackers)
+        report = RunReport(
+            out=out,
             config=config,
             shards=shards,
-            files=files,
             engine=engine,
-            ranks=ranks,
-            out=out,
-            plan=plan,
-            num_steps=num_steps,
             log=log,
-            requests=Requests(ranks, by_time=config.save_every is None),
-            evals=list(checkpoint.evals) if checkpoint is not None else [],
-            seconds=checkpoint.seconds if checkpoint is not None else 0.0,
-            saved=done,
+            history=History(out, ranks, done),
+            num_steps=num_steps,
+            seconds=seconds,
+            set_up=set_up,
         )
-        try:
+    watch = Watch(
+        config=config,
+        shards=shards,
+        files=files,
+        engine=engine,
+        ranks=ranks,
+        out=out,
+        plan=plan,
+        num_steps=num_steps,
+        log=log,
+        requests=Requests(ranks, by_time=config.save_every is None),
+        saver=Saver(out, ranks, config.keep),
+        evals=list(checkpoint.evals) if checkpoint is not None else [],
+        seconds=seconds,
+        saved=done,
+    )
+    with report.kept() if report is not None else nullcontext():
+        with _memory_told(config):
             _train(watch, gauges, done)
-        finally:
-            if log is not None:
-                log.close()
-    _finish(watch)
+        _finish(watch, report)
 
 
 def _engine_at(
@@ -122,7 +140,7 @@ def _train(watch: Watch, gauges: Gauges, done: int) -> None:
     if done == watch.num_steps or watch.had_enough():
         return
     try:
-        with watch.requests.listening():
+        with watch.saver.finishing(), watch.requests.listening():
             engine = watch.engine.deepspeed
             train_steps(engine, train, *steps, gauges, watch.on_records, watch.on_step, done, watch.is_due)
     except TrainError as error:
@@ -131,34 +149,33 @@ def _train(watch: Watch, gauges: Gauges, done: int) -> None:
         raise TrainError(f"{error}; the last good checkpoint is step {watch.saved}'s in {watch.out}") from error
 
 
-def _finish(watch: Watch) -> None:
+def _finish(watch: Watch, report: RunReport | None) -> None:
     """Leave the model and the report."""
-    out, log, shards = watch.out, watch.log, watch.shards
-    seconds = watch.seconds + time.perf_counter() - watch.started
-    config, made = watch.config, [out / "model", out / "adapter"]
-    if watch.ranks.is_first:
+    out, log, config = watch.out, watch.log, watch.config
+    made = [out / "model", out / "adapter"]
+    if log is not None:
+        log.end_bar()
         for folder in made:  # of a run that was killed before its report was written
             shutil.rmtree(folder, ignore_errors=True)
     folder = made[config.method.lora is not None]
     proof = watch.export(folder)
     if config.method.lora is not None and config.method.lora.merge:
         folder, proof = out / "model", watch.merge(out / "adapter", out / "model")
-    if log is not None and proof is not None:
-        lines = []
-        if log.steps and (last := log.steps[-1].step) < watch.num_steps:
-            waited = f"--patience {watch.config.patience}"
-            lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
-        lines.append(f"model      {folder}")
-        lines.append(f"checked    {proof.line()}")
-        if (best := watch.best()) is not None:
-            lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
-        else:
-            shutil.rmtree(out / "best", ignore_errors=True)
-        summary = RunSummary.of(
-            config, shards, log, num_parameters=watch.engine.num_parameters, seconds=seconds, export=proof
-        )
-        write_summary(out, summary, log)
-        print(summary.line(), *lines, f"report     {out / 'summary.html'}", sep="\n", flush=True)
+    if log is None or report is None or proof is None:
+        return
+    lines = []
+    if log.steps and (last := log.steps[-1].step) < watch.num_steps:
+        waited = f"--patience {config.patience}"
+        lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
+    lines.append(f"model      {folder}")
+    lines.append(f"checked    {proof.line()}")
+    if (best := watch.best()) is not None:
+        lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
+    else:
+        shutil.rmtree(out / "best", ignore_errors=True)
+    samples = take_samples(watch.files, folder, watch.shards, watch.engine.num_parameters)
+    summary = report.finish(Outcome(folder=folder, proof=proof, best=best, samples=samples))
+    print(summary.line(), *lines, f"report     {out / 'summary.html'}", sep="\n", flush=True)
 
 
 def _going_on(out: Path, checkpoint: Checkpoint, config: RunConfig, num_steps: int) -> str:
@@ -166,6 +183,12 @@ def _going_on(out: Path, checkpoint: Checkpoint, config: RunConfig, num_steps: i
     if checkpoint.num_ranks != config.num_ranks:
         line += f", written by {checkpoint.num_ranks} rank{'s' if checkpoint.num_ranks > 1 else ''}"
     return line
+
+
+def _new_tokens_line(engine: Engine) -> list[str]:
+    if not engine.num_new_tokens:
+        return []
+    return [f"vocabulary {engine.num_new_tokens} more embeddings, for tokens that were added to the tokenizer"]
 
 
 def _opening_lines(
@@ -183,6 +206,7 @@ def _opening_lines(
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
         *([f"trained    {trained}"] if engine.num_trained != engine.num_parameters else []),
+        *_new_tokens_line(engine),
         f"data       {packs:,} packs of up to {config.seq_len:,} tokens; {tokens:,} tokens, {targets:,} targets; {val}",
         f"steps      {num_steps:,} ({epochs:.3g} epochs), {config.batch_packs} packs each: {micro}",
         f"attention  {engine.kernels.attention}; it never crosses examples",

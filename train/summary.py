@@ -1,16 +1,28 @@
-"""A finished run in, summary.json and summary.html out: one page that needs no network, light or dark."""
+"""What a run came to: summary.json at its end; summary.html at each halt, so that an interrupted run has one too."""
 
 import json
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from schemas.errors import SftpackError
 from schemas.files import write_text_whole
 from train.config import RunConfig
+from train.engine import Engine
+from train.history import FINISHED, RUNNING, History
 from train.load import Shards
-from train.log import EvalRecord, RunLog, StepRecord
-from train.proof import ExportProof
+from train.log import RunLog
+from train.page.page import run_page
+from train.page.sections import ends_of
+from train.page.view import Outcome, RunView
+from train.requests import Stopped
+
+CERTIFICATE = "certificate.json"
+PAGE_SHARE = 0.01  # of the time goes into the page while a run goes on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +42,12 @@ class RunSummary:
     last_loss: float  # of the last
     first_eval_loss: float | None
     last_eval_loss: float | None
+    eval_loss_by_source: dict[str, float]  # the last
     tokens_trained: int
     tokens_per_s: float
     seconds: float
     export: dict[str, Any]  # what was seen of the folder that was written
+    samples: dict[str, Any]  # answers of the base model and of this one
     config: dict[str, Any]
 
     @classmethod
@@ -45,10 +59,10 @@ class RunSummary:
         *,
         num_parameters: int,
         seconds: float,
-        export: ExportProof,
+        outcome: Outcome,
     ) -> "RunSummary":
         """Sum up what was logged."""
-        window = max(1, len(log.steps) // 10)
+        first_loss, last_loss = ends_of(log.steps)
         trained = sum(record.tokens for record in log.steps)
         in_steps = sum(record.tokens / record.tokens_per_s for record in log.steps)
         return cls(
@@ -61,15 +75,17 @@ class RunSummary:
             targets=int(shards.train.num_targets.sum()),
             held_out_packs=0 if shards.val is None else len(shards.val),
             steps=len(log.steps),
-            first_loss=_mean_loss(log.steps[:window]),
-            last_loss=_mean_loss(log.steps[-window:]),
+            first_loss=first_loss,
+            last_loss=last_loss,
             first_eval_loss=log.evals[0].eval_loss if log.evals else None,
             last_eval_loss=log.evals[-1].eval_loss if log.evals else None,
+            eval_loss_by_source=log.evals[-1].by_source if log.evals else {},
             tokens_trained=trained,
             tokens_per_s=trained / in_steps if in_steps else 0.0,
             seconds=seconds,
-            export=asdict(export),
-            config={name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
+            export=asdict(outcome.proof),
+            samples=asdict(outcome.samples),
+            config=plain_config(config),
         )
 
     def line(self) -> str:
@@ -80,140 +96,134 @@ class RunSummary:
         speed = f"{self.tokens_per_s:,.0f} tokens/s"
         return f"done       loss {self.first_loss:.4f} -> {self.last_loss:.4f}, {held_out}, {self.steps} steps, {speed}"
 
-
-def write_summary(folder: Path, summary: RunSummary, log: RunLog) -> None:
-    """Write summary.json and summary.html into the run's folder."""
-    write_text_whole(folder / "summary.json", json.dumps(asdict(summary), indent=2, ensure_ascii=False) + "\n")
-    write_text_whole(folder / "summary.html", summary_page(summary, log.steps, log.evals))
-
-
-def summary_page(summary: RunSummary, steps: list[StepRecord], evals: list[EvalRecord]) -> str:
-    """The page as HTML."""
-    held_out = "none held out"
-    if summary.first_eval_loss is not None and summary.last_eval_loss is not None:
-        held_out = f"{summary.first_eval_loss:.4f} → {summary.last_eval_loss:.4f}"
-    figures = {
-        "training loss": f"{summary.first_loss:.4f} → {summary.last_loss:.4f}",
-        "held-out loss": held_out,
-        "tokens/s": f"{summary.tokens_per_s:,.0f}",
-        "time": _duration(summary.seconds),
-    }
-    data = {
-        "shards": summary.shards,
-        "sources": ", ".join(summary.sources),
-        "packs": f"{summary.packs:,} to train on, {summary.held_out_packs:,} held out",
-        "tokens": f"{summary.tokens:,}, of which {summary.targets:,} targets",
-        "checked": ExportProof(**summary.export).line(),
-        "trained on": f"{summary.tokens_trained:,} tokens in {summary.steps:,} steps",
-    }
-    files = {
-        "model": "model/",
-        "measures": "metrics.jsonl",
-        "TensorBoard": "tensorboard/",
-        "this, as JSON": "summary.json",
-    }
-    config = {name: value for name, value in summary.config.items() if value is not None}
-    body = [
-        f"<h1>{escape(_short(summary.model))}</h1>",
-        '<div class="figures">' + "".join(_figure(name, value) for name, value in figures.items()) + "</div>",
-        _chart(steps, evals),
-        *(
-            f"<h2>{title}</h2>" + _table(rows)
-            for title, rows in (("Data", data), ("Settings", config), ("Files, beside this page", files))
-        ),
-    ]
-    return PAGE.replace("TITLE", escape(_short(summary.model))).replace("BODY", "\n".join(body))
+    def measures(self) -> dict[str, float]:
+        """Its numbers, for trackers."""
+        names = (
+            "first_loss",
+            "last_loss",
+            "first_eval_loss",
+            "last_eval_loss",
+            "tokens_trained",
+            "tokens_per_s",
+            "seconds",
+        )
+        values = {name: getattr(self, name) for name in names}
+        return {name: float(value) for name, value in values.items() if value is not None}
 
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE: training run</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c1e21; --dim: #6b7280; --line: #e3e5e8; --page: #fff;
-  --a: #2563eb; --b: #d9480f }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e7e9; --dim: #9aa1ab; --line: #33373d; --page: #16181b; --a: #6ea8fe; --b: #ff9f5a }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 2rem 0 .3rem }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0 1.5rem }
-.figures b { display: block; font-size: 1.25rem; font-weight: 600 }
-.figures span, text { color: var(--dim); fill: var(--dim) }
-table { border-collapse: collapse; width: 100% } td { border-top: 1px solid var(--line); padding: .25rem .5rem .25rem 0;
-  vertical-align: top; overflow-wrap: anywhere } td:first-child { color: var(--dim); width: 14rem }
-svg { width: 100%; height: auto } text { font-size: 12px } .grid { stroke: var(--line) }
-.train { fill: none; stroke: var(--a); stroke-width: 1.5 } .eval { fill: none; stroke: var(--b); stroke-width: 1.5 }
-.dot { fill: var(--b) } .key-train { fill: var(--a) } .key-eval { fill: var(--b) }
-</style>
-BODY
-</html>
-"""
+class RunReport:
+    """The page of a run in OUT, kept up to date by rank 0."""
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 900, 320, 56, 24, 28
-MAX_POINTS = 600
+    def __init__(
+        self,
+        *,
+        out: Path,
+        config: RunConfig,
+        shards: Shards,
+        engine: Engine,
+        log: RunLog,
+        history: History,
+        num_steps: int,
+        seconds: float,
+        set_up: Sequence[str],
+    ) -> None:
+        self._out, self._config, self._shards, self._engine = out, config, shards, engine
+        self._log, self._history, self._num_steps, self._set_up = log, history, num_steps, set_up
+        self._seconds, self._started = seconds, time.perf_counter()
+        self._written, self._took = 0.0, 0.0
+        log.on_halt = self.refresh
+
+    def refresh(self) -> None:
+        """Write the page of a run that goes on, unless that was done a moment ago."""
+        if time.perf_counter() - self._written < self._took / PAGE_SHARE:
+            return
+        self._mark(RUNNING)
+        self._write(None)
+
+    def finish(self, outcome: Outcome) -> RunSummary:
+        """Write the last page and the summary."""
+        summary = RunSummary.of(
+            self._config,
+            self._shards,
+            self._log,
+            num_parameters=self._engine.num_parameters,
+            seconds=self._elapsed(),
+            outcome=outcome,
+        )
+        self._mark(FINISHED)
+        self._write(outcome)
+        text = json.dumps(asdict(summary), indent=2, ensure_ascii=False, default=str) + "\n"
+        write_text_whole(self._out / "summary.json", text)
+        self._log.trackers.log(summary.steps, "final", summary.measures())
+        return summary
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Close the log behind the block, and leave a page that says why, should the block not end well."""
+        went_well = False
+        try:
+            yield
+            went_well = True
+        except BaseException as error:
+            went_well = isinstance(error, Stopped)
+            with suppress(OSError, SftpackError):  # the disk may be full: the error itself tells that
+                self._mark(_ended(error))
+                self._write(None)
+            raise
+        finally:
+            self._log.close(went_well=went_well)
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.perf_counter() - self._started
+
+    def _mark(self, outcome: str) -> None:
+        self._history.mark(self._log.steps[-1].step if self._log.steps else 0, outcome)
+
+    def _write(self, outcome: Outcome | None) -> None:
+        before, engine, method = time.perf_counter(), self._engine, self._config.method
+        trained = None
+        if engine.num_trained != engine.num_parameters:
+            trained = method.line(engine.num_trained, engine.num_parameters, engine.adapted)
+        view = RunView(
+            name=self._out.resolve().name,
+            out=self._out,
+            config=self._config,
+            shards=self._shards.folder,
+            manifest=self._shards.manifest,
+            num_parameters=engine.num_parameters,
+            trained=trained,
+            set_up=self._set_up,
+            num_steps=self._num_steps,
+            steps=self._log.steps,
+            evals=self._log.evals,
+            segments=self._history.segments,
+            seconds=self._elapsed(),
+            certificate=_certificate(self._out),
+            outcome=outcome,
+        )
+        write_text_whole(self._out / "summary.html", run_page(view))
+        self._written = time.perf_counter()
+        self._took = self._written - before
 
 
-def _chart(steps: list[StepRecord], evals: list[EvalRecord]) -> str:
-    """Loss over steps as inline SVG: a line for training, a line with dots for the held-out packs."""
-    stride = -(-len(steps) // MAX_POINTS)
-    groups = [steps[start : start + stride] for start in range(0, len(steps), stride)]
-    train = [(group[-1].step, _mean_loss(group)) for group in groups]
-    held_out = [(record.step, record.eval_loss) for record in evals]
-    losses = [loss for _, loss in (*train, *held_out)]
-    low, high = min(losses), max(losses)
-    margin = 0.05 * (high - low) or 0.1
-    low, high, last = low - margin, high + margin, max(1, steps[-1].step)
-
-    def place(point: tuple[int, float]) -> tuple[float, float]:
-        x = LEFT + point[0] / last * (WIDTH - LEFT - 12)
-        return x, TOP + (high - point[1]) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    def line(points: list[tuple[int, float]], name: str) -> str:
-        return f'<polyline class="{name}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))}"/>'
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="loss over steps">']
-    for tick in range(5):
-        loss = low + (high - low) * tick / 4
-        y = place((0, loss))[1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{loss:.3g}</text>')
-    for step in sorted({0, last // 2, last}):
-        parts.append(f'<text x="{place((step, low))[0]:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{step}</text>')
-    parts.append(line(train, "train"))
-    if held_out:
-        parts.append(line(held_out, "eval"))
-    for (x, y), record in zip(map(place, held_out), evals, strict=True):
-        tip = f"step {record.step}: {record.eval_loss:.4f}, perplexity {record.eval_perplexity:.2f}"
-        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{tip}</title></circle>')
-    parts.append(f'<text x="{LEFT}" y="14"><tspan class="key-train">■</tspan> training loss')
-    parts.append(
-        '<tspan class="key-eval" dx="14">■</tspan> held-out loss</text></svg>' if held_out else "</text></svg>"
-    )
-    return "".join(parts)
+def plain_config(config: RunConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
 
 
-def _figure(name: str, value: str) -> str:
-    return f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+def _ended(error: BaseException) -> str:
+    if isinstance(error, Stopped):
+        return f"stopped by {signal.Signals(error.signum).name}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    if isinstance(error, SftpackError):
+        return f"failed: {error}"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _short(model: str) -> str:
-    """A hub id as it is, of a path the last part."""
-    return Path(model).name if Path(model).exists() else model
-
-
-def _table(rows: dict[str, Any]) -> str:
-    cells = (f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
-    return "<table>" + "".join(cells) + "</table>"
-
-
-def _mean_loss(steps: list[StepRecord]) -> float:
-    targets = sum(record.targets for record in steps)
-    return sum(record.loss * record.targets for record in steps) / max(1, targets)
-
-
-def _duration(seconds: float) -> str:
-    """90 -> 1 min 30 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _certificate(out: Path) -> dict[str, Any] | None:
+    """What `train verify` left here."""
+    with suppress(OSError, ValueError):
+        content = json.loads((out / CERTIFICATE).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None

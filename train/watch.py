@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.files import write_text_whole
 from train.batch import Plan
-from train.checkpoint import Checkpoint, fingerprint, run_options, save_checkpoint
+from train.checkpoint import Checkpoint, fingerprint, run_options
 from train.config import RunConfig
 from train.engine import Engine
 from train.evaluate import held_out_loss
@@ -20,6 +20,7 @@ from train.load import Shards
 from train.log import RunLog, StepRecord
 from train.proof import ExportProof
 from train.requests import NOTHING, Requests, Stopped
+from train.saving import Saver
 
 EVALUATION = "evaluation.json"  # in the folder of the best model
 
@@ -38,6 +39,7 @@ class Watch:
     num_steps: int
     log: RunLog | None  # rank 0's
     requests: Requests
+    saver: Saver
     evals: list[tuple[int, float]]  # step and held-out loss
     seconds: float  # of training before this process began
     saved: int  # the step of the newest checkpoint, 0: none
@@ -51,6 +53,7 @@ class Watch:
 
     def is_due(self, done: int) -> bool:
         """Whether a checkpoint follows this step."""
+        self.saver.check()
         self.asked = self.requests.agreed()
         every = self.config.save_every
         return self.asked != NOTHING or bool(every and done % every == 0) or self._evaluates(done)
@@ -66,7 +69,10 @@ class Watch:
             due = self.asked != NOTHING or bool(self.config.save_every and done % self.config.save_every == 0)
         if due:
             self.save(done)
-        if not is_last and self.asked in (signal.SIGTERM, signal.SIGINT):
+        if is_last:
+            self.saver.finish()
+        elif self.asked in (signal.SIGTERM, signal.SIGINT):
+            self.saver.finish()
             raise Stopped(self.asked, done)
         return is_last
 
@@ -74,11 +80,13 @@ class Watch:
         """Take the held-out loss, and keep the model where it is the best and not the last."""
         if self.shards.val is None:
             return
-        loss = held_out_loss(self.engine.deepspeed, self.shards.val, self.plan, self.ranks)
+        sources = self.shards.manifest.sources
+        found = held_out_loss(self.engine.deepspeed, self.shards.val, sources, self.plan, self.ranks)
+        loss = found.loss
         is_best = step > 0 and all(loss < before for at, before in self.evals if at > 0)
         self.evals.append((step, loss))
         if self.log is not None:
-            self.log.log_eval(step, loss)
+            self.log.log_eval(step, loss, found.by_source if len(found.by_source) > 1 else None)
         if is_best and step < self.num_steps:
             self._keep_best(step, loss)
 
@@ -87,7 +95,7 @@ class Watch:
         return self.config.patience is not None and waited_enough(self.config.patience, self.evals)
 
     def save(self, done: int) -> None:
-        """Write a checkpoint."""
+        """Begin to write a checkpoint."""
         if self.log is not None:
             self.log.flush()
         options = run_options(self.config, self.shards)
@@ -103,7 +111,7 @@ class Watch:
             options=options,
             fingerprint=fingerprint(options),
         )
-        save_checkpoint(self.engine.deepspeed, self.out, checkpoint, self.ranks, self.config.keep)
+        self.saver.save(self.engine.deepspeed, checkpoint)
         self.saved = done
 
     def export(self, folder: Path) -> ExportProof | None:

@@ -8,10 +8,11 @@ max_conversations = 5000    # of each such source, before the weight; max_tokens
 train_on = "last"           # as --train-on, for these sources; turns and thinking likewise
 [default]
 weight = 1.0                # sources that no entry matches
+
+Tables of options, [normalize], [tokenize] and [train], may stand in the same file (schemas/recipe.py).
 """
 
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, field
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ from pydantic.dataclasses import dataclass
 
 from schemas.errors import InputError
 from schemas.manifest import SourceMix, TargetRules, TokenOptions
+from schemas.recipe import TABLES, read_recipe_file
 
 _SHOWN = 20
 _RULES = tuple(TargetRules.__dataclass_fields__)
@@ -70,14 +72,7 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises InputError naming the key and what it may be."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--recipe {path}: cannot be read: {error.strerror}; name a .toml file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"--recipe {path}: not UTF-8; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"--recipe {path}: not TOML: {error}; correct it there") from error
+    content = {key: value for key, value in read_recipe_file(path).items() if key not in TABLES.values()}
     try:
         entries = TypeAdapter(Entries).validate_json(json.dumps(content, default=str))
     except ValidationError as error:

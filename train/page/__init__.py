@@ -1,0 +1,1 @@
+"""The page of a run: what is known of it in, one HTML file out."""
