@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from schemas.errors import SftpackError, TrainError
 from train.hub import ModelFiles
@@ -106,10 +107,9 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
         temporary.rename(refused)
         reason = str(error).replace(str(temporary), str(refused))
         raise TrainError(f"{folder}: what was written did not pass its check: {reason}") from error
-    except OSError as error:
-        raise TrainError(
-            f"{folder}: the model can't be written: {error.strerror or error}; free space there"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise TrainError(f"{folder}: the model can't be written: {reason}; free space there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -66,7 +66,7 @@ def train_session(
     done = checkpoint.step if checkpoint is not None else 0
     trackers = None
     if ranks.is_first:
-        _make_folder(out, done)
+        _make_folder(out, done, shape, config)
         trackers = begin_trackers(config.log_to, out, plain_config(config))
     with _memory_told(config):
         engine = _engine_at(checkpoint, files, shape, config, content, out, ranks)
@@ -221,14 +221,25 @@ def _opening_lines(
     return lines
 
 
-def _make_folder(out: Path, done: int) -> None:
-    """Make the run's folder; without what a run logged there that left nothing to go on from."""
+def _make_folder(out: Path, done: int, shape: ModelShape, config: RunConfig) -> None:
+    """Make the run's folder; without what a run logged there that left nothing to go on from.
+
+    Raises TrainError where there is no room for what the run will leave: better now than when it is done.
+    """
     try:
         if not done:
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         (out / "tensorboard").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
+    whole = config.method.lora is None or config.method.lora.merge
+    needed = (shape.num_parameters if whole else shape.num_trained) * (shape.dtype or torch.bfloat16).itemsize
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise TrainError(
+            f"{out}: the trained weights take {needed / 1e9:,.1f} GB and the disk has {free / 1e9:,.1f} GB free; free "
+            "space there, or choose another --out"
+        )
 
 
 @contextmanager
