@@ -113,7 +113,7 @@ def row(run: Run, options: argparse.Namespace) -> str:
     )
     whole = time.perf_counter() - started
     text = "\n".join(line for _, line in lines)
-    print(text, file=sys.stderr, flush=True)
+    print(*(f"{when - started:6.1f} s  {line}" for when, line in lines), sep="\n", file=sys.stderr, flush=True)
     if code:
         return f"`{' '.join(flags)}` | failed: {lines[-1][1][:200] if lines else code}"
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
