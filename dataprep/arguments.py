@@ -154,9 +154,7 @@ def _add_tokenize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument(
         "--shard", metavar="I/N", help="tokenise one of N parts, as a job of its own; packing is left to a later run"
     )
-    command.add_argument(
-        "--chunks", metavar="URL", help="take tokens from there, and leave new ones: s3://bucket/tokens, or a folder"
-    )
+    command.add_argument("--chunks", metavar="URL", help="tokens to share: s3://bucket/tokens, or a folder")
 
 
 def _add_targets(command: argparse.ArgumentParser) -> None:

@@ -1,5 +1,7 @@
 """Shared fixtures. Data that is not in the project is used only where it lies beside it."""
 
+import os
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,3 +76,12 @@ def hf(tiny_tokenizer_dir: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_group_is_left() -> Iterator[None]:
+    """A test that joins a process group in this process, or sets a launcher's environment, takes it back."""
+    before = dict(os.environ)
+    yield
+    left = [name for name in ("RANK", "MASTER_PORT") if os.environ.get(name) != before.get(name)]
+    assert not left, f"the test left {left} in the environment: run what joins a process group in a process of its own"

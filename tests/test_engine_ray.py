@@ -117,7 +117,7 @@ def test_a_node_killed_midway_costs_its_chunks_only_and_the_bytes_are_those_of_o
     doomed.kill_raylet()
     at_the_kill = len(list(cache.glob("tokens/*/*.arrow")))
     cluster.add_node(num_cpus=1, **NODE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")
     assert f"8,000 conversations tokenised anew by Ray at {cluster.address}, 2 nodes, 1 CPUs" in out
     assert files_of(cache) == files_of(alone)
@@ -131,7 +131,7 @@ def test_a_node_that_does_not_see_the_cache_is_sent_rows_and_gives_back_the_same
         process = start(cache, tiny_tokenizer_dir, cluster)
         assert await_chunks(cache, process)
         cluster.add_node(num_cpus=1, **NODE)  # which sees it
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")
     assert re.search(rf"; \d,\d{{3}} sent to nodes that don't see {cache}", out)
     assert files_of(cache) == files_of(alone)
@@ -144,7 +144,7 @@ def test_a_head_that_dies_is_told_in_one_line_and_the_next_run_goes_on(cache, al
     assert await_chunks(cache, process)
     cluster.head_node.kill_gcs_server(check_alive=False)
     cluster.head_node.kill_raylet()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (1, "")
     assert re.fullmatch(
         r"dataprep: Ray('s head node at \S+| on this machine) is gone; start it again, then run the command again: it "
