@@ -138,6 +138,7 @@ def test_a_node_that_does_not_see_the_cache_is_sent_rows_and_gives_back_the_same
     assert not list(cache.rglob(".*.tmp"))
 
 
+@pytest.mark.long
 def test_a_head_that_dies_is_told_in_one_line_and_the_next_run_goes_on(cache, alone, tiny_tokenizer_dir, cluster):
     process = start(cache, tiny_tokenizer_dir, cluster)
     cluster.add_node(num_cpus=1, **NODE)

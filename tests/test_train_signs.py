@@ -86,6 +86,7 @@ def test_only_impatient_phases_count_as_the_slowest() -> None:
     assert (sign.step, sign.phase, sign.marks) == (3, "saving", 2)
 
 
+@pytest.mark.long
 def test_a_run_with_a_stopped_rank_ends_and_names_it(tmp_path: Path, tiny_tokenizer_dir: Path) -> None:
     model = tiny_model_dir(tmp_path / "base", tiny_tokenizer_dir, tied=True)
     packs = packed(chat_examples(tiny_tokenizer_dir, 40), 256)[:6]

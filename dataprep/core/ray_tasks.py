@@ -7,6 +7,8 @@ read by itself what its task is about says so, and gets it sent through Ray's ob
 import importlib.util
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ _RETRIES = 3
 _IN_FLIGHT_PER_CPU = 2  # one runs, the next one waits beside it
 _LOOK_AGAIN_S = 5.0  # how often the size of the cluster is asked for
 _NO_NODES_S = 300.0  # how long a cluster may be without a core, as one is that grows on demand
+_LEAVE_S = 10.0  # in which whoever waits for a head that is gone may say so
 _CONNECT_S = 5.0  # Ray itself would try for minutes
 _GONE_S = 10.0  # how long the head may not answer, as when it is started anew; after 60 s Ray ends this process
 _QUIET = {  # it reports nothing, prints no logs of others, and gives no tips
@@ -88,11 +91,28 @@ def connected(cores: int) -> Iterator[Cluster]:
         where = "on this machine" if address is None else f"at {address}"
         reason = str(error).strip().split("\n")[0]
         raise SftpackError(f"--engine ray: no Ray can be had {where}: {reason}") from error
+    over = threading.Event()
+    if address is not None:
+        head = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_end_without_head, args=(head, over), daemon=True).start()
     try:
         yield Cluster(address=address, nodes=_nodes())
     finally:
         with uninterrupted():
             ray.shutdown()
+        over.set()
+
+
+def _end_without_head(address: str, over: threading.Event) -> None:
+    """End this process where a call of Ray's waits for a head that is gone: after a minute Ray itself would."""
+    while not over.wait(_LOOK_AGAIN_S):
+        try:
+            _require_head(address)
+        except SftpackError as error:
+            if not over.wait(_LEAVE_S):
+                print(f"dataprep: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            return
 
 
 def _running_cluster() -> str | None:
