@@ -113,7 +113,6 @@ def row(run: Run, options: argparse.Namespace) -> str:
     )
     whole = time.perf_counter() - started
     text = "\n".join(line for _, line in lines)
-    print(*(f"{when - started:6.1f} s  {line}" for when, line in lines), sep="\n", file=sys.stderr, flush=True)
     if code:
         return f"`{' '.join(flags)}` | failed: {lines[-1][1][:200] if lines else code}"
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -135,12 +134,14 @@ def row(run: Run, options: argparse.Namespace) -> str:
 
 
 def watched(command: list[str]) -> tuple[int, list[tuple[float, str]]]:
-    """Run it; its lines, each with when it came."""
-    lines = []
+    """Run it and pass on its lines; gives its exit code and its lines, each with when it came."""
+    lines: list[tuple[float, str]] = []
+    started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append((time.perf_counter(), line.rstrip()))
+            print(f"{lines[-1][0] - started:6.1f} s  {line.rstrip()}", file=sys.stderr, flush=True)
     return process.returncode, lines
 
 

@@ -17,6 +17,7 @@ PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul n
 EAGER_PASSES = 9.0  # where layers are not compiled
 OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
 LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
+GATHER_S = 11e-3  # a layer and micro-batch at ZeRO-3, beyond the link: Qwen3-4B, 16k tokens, two H200s
 HOST_LINK, HOST_PARAMETERS = 25e9, 1.5e9  # bytes/s to CPU memory, and parameters/s that AdamW moves there
 
 
@@ -78,7 +79,8 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
         moving = trained / ranks * (4 / HOST_LINK + 1 / HOST_PARAMETERS)
     computing = (matmul + attention + rest * (1 + again / 3)) / ranks
     launching = LAUNCH_S * shape.num_layers * config.num_micro_steps  # a short micro-batch waits for Python
-    return max(computing, launching) + adding + moving + _link_seconds(config, shape, gpu)
+    gathering = GATHER_S * shape.num_layers * config.num_micro_steps if config.zero == 3 else 0.0
+    return max(computing, launching) + adding + moving + gathering + _link_seconds(config, shape, gpu)
 
 
 def _link_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu) -> float:
