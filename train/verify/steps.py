@@ -96,7 +96,10 @@ def take_steps(
     )
     gauges = Gauges.of(shape, ranks)
     train_steps(engine, packs, plan, config, ranks, NUM_STEPS, gauges, records.extend, on_step, first)
-    after = held_out_loss(engine, packs, [], plan, ranks).loss
+    sources = [
+        str(number) for number in range(1 + max(int(packs.source_ids(index).max()) for index in range(len(packs))))
+    ]
+    after = held_out_loss(engine, packs, sources, plan, ranks).loss
     taken = Taken(
         losses=[record.loss for record in records],
         norms=[record.grad_norm or 0.0 for record in records],
