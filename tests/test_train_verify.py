@@ -1,6 +1,9 @@
 """`train verify`: a sound model passes, a leak between examples is found, and large models are cut."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,6 @@ from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
 from schemas.errors import TrainError
 from train.attention import NAME, register_packed_attention
-from train.cli import main
 from train.hub import find_model
 from train.launch import Ranks
 from train.load import Packs, open_shards
@@ -117,14 +119,16 @@ def test_a_model_that_memory_does_not_hold_is_refused(home: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_whole_command_leaves_a_certificate(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["verify", "--shards", str(home / "cache"), "--out", str(tmp_path / "none")]) == 1
-    assert "none: no such folder; --out is where certificate.json is to lie" in capsys.readouterr().err
-    assert main(["verify", "--shards", str(home / "cache"), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_the_whole_command_leaves_a_certificate(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train.cli", "verify", "--shards", str(home / "cache"), "--out"]
+    refused, done = (
+        subprocess.run([*command, str(out)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        for out in (tmp_path / "none", tmp_path)
+    )
+    assert refused.returncode == 1
+    assert "none: no such folder; --out is where certificate.json is to lie" in refused.stderr
+    assert done.returncode == 0
+    said = done.stdout
     content = json.loads((tmp_path / "certificate.json").read_text(encoding="utf-8"))
     assert content["holds"] is True and content["layers"] == "3 of 3"
     names = [check["name"] for check in content["checks"]]
