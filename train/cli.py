@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,85 +106,78 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # where the deepspeed launcher puts it
     names = "{run,plan,verify,launch,doctor,chat,compare,export}"
     commands = parser.add_subparsers(dest="command", required=True, metavar=names)
+    add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_run(
-        commands.add_parser(
+        add(
             "run",
             usage="train run --shards DIR [options]",
             help="train on shards that `dataprep tokenize` made",
             description="Train a model on shards. Model, tokenizer and sequence length come from the shards.",
             epilog=RUN_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    planned = commands.add_parser(
+    planned = add(
         "plan",
         usage="train plan --shards DIR [--gpus 4xH100-80G] [options of `train run`]",
         help="say what a run would take, and how fast it would go, without a GPU",
         description="Memory, settings and hours of the run that the same options would start.",
         epilog=PLAN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     planned.add_argument("--gpus", metavar="NxGPU", help="as in 4xH100-80G or 2xNAME-24G (default: those visible here)")
     _add_run(planned)
     add_launch(
-        commands.add_parser(
+        add(
             "launch",
             usage="train launch slurm --nodes N --gpus-per-node N [options] -- train run --out DIR ...",
             help="print the batch script of a run on several nodes",
             description="Print a batch script for Slurm that starts the run behind the two dashes.",
             epilog=LAUNCH_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     add_doctor(
-        commands.add_parser(
+        add(
             "doctor",
             usage="train doctor [--deepspeed FILE] [--out DIR]",
             help="look over this machine, and a DeepSpeed config",
             description="What this machine has, and what would go wrong; exit code 1 where there is a problem.",
             epilog=DOCTOR_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     _add_chat(
-        commands.add_parser(
+        add(
             "chat",
             usage="train chat --model M [options]",
             help="talk to a trained model, beside its base if you like",
             description="Talk to a model: a run, a Hugging Face folder, a hub id or a .gguf file.",
             epilog=CHAT_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     _add_compare(
-        commands.add_parser(
+        add(
             "compare",
             usage="train compare A B --shards DIR [--prompt TEXT ...]",
             help="held-out loss of two models on the same shards, by source",
             description="Loss and perplexity of two models over the held-out targets, overall and by source.",
             epilog=COMPARE_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     _add_verify(
-        commands.add_parser(
+        add(
             "verify",
             usage="train verify --shards DIR [--model M] [--out DIR]",
             help="show by numbers that training on these shards computes what it should, in minutes",
             description="Packed = each example alone, 1 rank = 2, accumulated = at once, saved and loaded = going on; "
             "examples keep apart; the loss is that by hand. Writes certificate.json; exits with 1 where one fails.",
             epilog=VERIFY_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     _add_export(
-        commands.add_parser(
+        add(
             "export",
             usage="train export --model M --out DIR [--merge]",
             help="write a run's model as a plain Hugging Face folder, its adapter merged",
             description="Write a model as a Hugging Face folder of safetensors.",
             epilog=EXPORT_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     return parser

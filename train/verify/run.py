@@ -88,16 +88,16 @@ def _checked(
     chosen = sample(files, shape, shards.train, device, temporary / "model")
     print(*_opening(files, shape, chosen, device), sep="\n", flush=True)
     two = _take_on_ranks(2, files, shape, shards, chosen, temporary, arguments)
-    ranks = join_ranks()
+    ranks, sources = join_ranks(), shards.manifest.sources
     config = config_of(files.name, seq_len, ranks)
     packed = compare_packed(chosen.files, chosen.packs, config, ranks)
     checks = list(_told(_packed_checks(packed, config.precision)))
-    base = take_steps(chosen.files, chosen.packs, config, ranks, save_to=temporary / "run")
+    base = take_steps(chosen.files, chosen.packs, sources, config, ranks, save_to=temporary / "run")
     one = base
     if device.type == "cuda" and torch.cuda.device_count() == 1:
         one = _take_on_ranks(1, files, shape, shards, chosen, temporary, arguments)
-    whole = take_steps(chosen.files, chosen.packs, replace(config, micro_packs=config.batch_packs), ranks)
-    again = take_steps(chosen.files, chosen.packs, config, ranks, go_on_from=temporary / "run")
+    whole = take_steps(chosen.files, chosen.packs, sources, replace(config, micro_packs=config.batch_packs), ranks)
+    again = take_steps(chosen.files, chosen.packs, sources, config, ranks, go_on_from=temporary / "run")
     shutil.rmtree(temporary / "run")
     where = config.precision if one is base else "fp32"
     checks += _told(_step_checks(base, whole, again, config.precision, exact=device.type == "cpu"))
@@ -234,7 +234,9 @@ def _as_rank(folder: Path) -> int:
     files = ModelFiles(name="sample", folder=Path(work["files"]), gguf=work["gguf"])
     shards = open_shards(folder / "shards")
     packs = few_packs(shards.train, NUM_PACKS, None if work["on_gpu"] else CPU_TOKENS)
-    taken = take_steps(files, packs, config_of("sample", shards.manifest.options.seq_len, ranks), ranks)
+    taken = take_steps(
+        files, packs, shards.manifest.sources, config_of("sample", shards.manifest.options.seq_len, ranks), ranks
+    )
     write_taken(taken, folder / f"taken-{ranks.num_ranks}.json", ranks)
     torch.distributed.destroy_process_group()
     return 0

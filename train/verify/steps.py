@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -61,15 +62,17 @@ def config_of(name: str, seq_len: int, ranks: Ranks) -> RunConfig:
 def take_steps(
     files: ModelFiles,
     packs: Packs,
+    sources: Sequence[str],
     config: RunConfig,
     ranks: Ranks,
     *,
     save_to: Path | None = None,
     go_on_from: Path | None = None,
 ) -> Taken:
-    """Take both steps; `save_to` keeps a checkpoint after the first, `go_on_from` begins behind that of another call.
+    """Take both steps; `sources` are the manifest's.
 
-    Every rank calls this and gets the same.
+    `save_to` keeps a checkpoint after the first, `go_on_from` begins behind that of another call. Every rank
+    calls this and gets the same.
     """
     shape = read_shape(files)
     engine = build_engine(files, shape, config, {}, ranks).deepspeed
@@ -96,9 +99,6 @@ def take_steps(
     )
     gauges = Gauges.of(shape, ranks)
     train_steps(engine, packs, plan, config, ranks, NUM_STEPS, gauges, records.extend, on_step, first)
-    sources = [
-        str(number) for number in range(1 + max(int(packs.source_ids(index).max()) for index in range(len(packs))))
-    ]
     after = held_out_loss(engine, packs, sources, plan, ranks).loss
     taken = Taken(
         losses=[record.loss for record in records],
