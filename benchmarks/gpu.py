@@ -389,6 +389,8 @@ def run_config(seq_len: int, variant: Variant, micro_steps: int, steps: int, num
         warmup_steps=0,
         free=(),
         eval_every=None,
+        save_every=0,
+        patience=None,
         checkpointed_layers=variant.again,
         zero=variant.zero,
         offload_optimizer=variant.offload,

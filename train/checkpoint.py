@@ -28,6 +28,7 @@ FREE_TO_CHANGE = {
     "free",
     "zero",
     "offload_optimizer",
+    "offload_parameters",
     "checkpointed_layers",
     "eval_every",
     "save_every",

@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "auto",
     "zero": 1,
     "offload_optimizer": False,
+    "offload_parameters": False,
     "gradient_checkpointing": "auto",
     "keep": 2,
     "seed": 0,
@@ -32,7 +33,7 @@ ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models 
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
 ALTERNATIVES = ("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")
-FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps"  # settings that have no flag, only a key in a DeepSpeed file
+FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps", "offload_parameters"  # settings that have no flag, only a key in a DeepSpeed file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,7 @@ class RunConfig:
     precision: str  # bf16 | fp16 | fp32
     zero: int
     offload_optimizer: bool
+    offload_parameters: bool = False  # weights too, at ZeRO-3
     checkpointed_layers: int  # the first so many are computed again in the backward pass; -1: all
     eval_every: int | None  # None: a quarter of the run
     save_every: int | None  # None: each half hour; 0: never, not at the end either
@@ -119,7 +121,7 @@ def settle(
         steps=values.get("steps"),
         batch_packs=_batch_packs(given, values, seq_len, num_ranks),
         micro_packs=values["micro_packs"],
-        free=_free(given) if has_bf16_gpu and precision == "bf16" else (),
+        free=_free(given) if has_bf16_gpu and precision != "fp32" else (),
         schedule=values["schedule"],
         warmup_ratio=values["warmup_ratio"],
         warmup_steps=values.get("warmup_steps"),
@@ -128,6 +130,7 @@ def settle(
         precision=precision,
         zero=values["zero"],
         offload_optimizer=values["offload_optimizer"],
+        offload_parameters=values["offload_parameters"],
         checkpointed_layers=_checkpointed_layers(values["gradient_checkpointing"]),
         eval_every=values.get("eval_every"),
         save_every=values.get("save_every"),

@@ -14,10 +14,9 @@ from train.model import ModelShape
 
 MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.25, 0.88
 PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul nor attention
-EAGER_PASSES = 9.0  # where layers are not compiled
 OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
 LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
-GATHER_S = 11e-3  # a layer and micro-batch at ZeRO-3, beyond the link: Qwen3-4B, 16k tokens, two H200s
+GATHER_S = 2.2e-3  # a layer and micro-batch at ZeRO-3, beyond the link: Qwen3-4B, 16k tokens, two H200s
 HOST_LINK, HOST_PARAMETERS = 25e9, 1.5e9  # bytes/s to CPU memory, and parameters/s that AdamW moves there
 
 
@@ -71,8 +70,7 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     body = each * (parameters - head) * work.tokens * (1 + 2 * again / each) + each * head * work.targets
     matmul = body / (MATMUL_RATE * gpu.peak_flops)
     attention = _attention_flops(shape, work.squares) * (1 + again * 2 / 7) / (ATTENTION_RATE * gpu.peak_flops)
-    passes = EAGER_PASSES if config.zero == 3 else PASSES
-    rest = passes * kept_bytes_a_token(shape, eager=False) * shape.num_layers * work.tokens / bandwidth
+    rest = PASSES * kept_bytes_a_token(shape) * shape.num_layers * work.tokens / bandwidth
     adding = 6.0 * trained * config.num_micro_steps / bandwidth
     moving = OPTIMIZER_BYTES * trained / ranks / bandwidth
     if config.offload_optimizer:

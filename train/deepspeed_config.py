@@ -13,6 +13,8 @@ ADAM = "adam", "adamw"  # the trainer's own, see train/optimizer.py
 BY_DEEPSPEED = ("muon",)
 COMPRESSED = "onebitadam", "zerooneadam", "onebitlamb"
 
+PREFETCHED = 500_000_000  # weights that ZeRO-3 joins ahead of a layer, at least the next layer's; its own 5e7 is less
+
 # key in DeepSpeed's file -> setting of the run
 SETTINGS = {
     "train_micro_batch_size_per_gpu": "micro_packs",
@@ -70,6 +72,8 @@ def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
         found["optimizer"] = FileSetting(key="optimizer.type", value=_optimizer(kind, _at(content, "optimizer.params")))
     if _at(content, "zero_optimization.offload_optimizer.device") == "cpu":
         found["offload_optimizer"] = FileSetting(key="zero_optimization.offload_optimizer.device", value=True)
+    if _at(content, "zero_optimization.offload_param.device") == "cpu":
+        found["offload_parameters"] = FileSetting(key="zero_optimization.offload_param.device", value=True)
     return found
 
 
@@ -88,6 +92,10 @@ def deepspeed_config(config: RunConfig, content: dict[str, Any], *, on_gpu: bool
     zero["stage"] = config.zero
     if config.optimizer is not None and config.optimizer.kind.lower() == "muon" and config.zero == 3:
         zero.setdefault("reduce_scatter", False)  # Muon wants whole gradients
+    if config.zero == 3:
+        zero.setdefault("stage3_prefetch_bucket_size", PREFETCHED)
+        if on_gpu and not config.method.freeze:  # torch.compile makes a program for each layer out of that one
+            zero.setdefault("memory_efficient_linear", False)
     if config.offload_optimizer:
         zero.setdefault("offload_optimizer", {"device": "cpu", "pin_memory": on_gpu})
         if not on_gpu:

@@ -13,10 +13,10 @@ from train.attention import check_every_layer_attends
 from train.config import RunConfig
 from train.deepspeed_config import deepspeed_config
 from train.hub import ModelFiles
-from train.kernels import APART, AS_THEY_ARE, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
+from train.kernels import Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
 from train.lora import adapted_layers, choose_trained
-from train.model import DTYPES, ModelShape, count_parameters, count_trained, load_model, make_room
+from train.model import DTYPES, ModelShape, count_parameters, count_trained, decoder_layers, load_model, make_room
 from train.noise import add_noise
 from train.optimizer import build_optimizer, keep_rates_apart, parameter_groups
 
@@ -69,14 +69,12 @@ def wrap_model(
 ) -> tuple[Any, Kernels]:
     """Choose the model's kernels, see that its examples keep apart, and put the engine around it."""
     on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
+    deepspeed = import_deepspeed(on_gpu=on_gpu)
     model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
-    kernels = Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
-    if not in_pieces:
-        model.to(ranks.device)
-        check_every_layer_attends(model, ranks.device, shape.num_layers)
-        num_tokens = probe_tokens(config, ranks.device)
-        kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
-        check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
+    if in_pieces:
+        _join_layer_by_layer(model, deepspeed)
+    else:
+        kernels = _probed(model.to(ranks.device), shape, config, ranks, attention)
     if config.optimizer is None:
         optimized: dict[str, Any] = {"optimizer": build_optimizer(model, config, on_gpu=on_gpu)}
     else:
@@ -84,18 +82,38 @@ def wrap_model(
         if not on_gpu:
             torch.compiler.set_stance("force_eager")  # Muon's steps would be compiled for minutes
     with _config_error_told():
-        wrapped, *_ = import_deepspeed(on_gpu=on_gpu).initialize(
+        wrapped, *_ = deepspeed.initialize(
             model=model, config=settings, dist_init_required=False, **optimized
         )
     if config.optimizer is not None:
         keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
-        check_every_layer_attends(wrapped, ranks.device, shape.num_layers)
-        with torch.no_grad():
-            check_isolation(wrapped, shape.vocab_size, ranks.device)
+        kernels = _probed(wrapped, shape, config, ranks, attention)
     if config.method.neftune:  # once the probes are done, which must not be disturbed
         add_noise(model, config.method.neftune)
     return wrapped, kernels
+
+
+def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
+    """Have ZeRO-3 join a layer's weights at once, before it, so that it can be compiled.
+
+    Not where whole layers are frozen: their weights would be taken away too early. DeepSpeed takes a layer's gradients
+    once that of its input is there, so the first layer's input must have one, though the embeddings be frozen.
+    """
+    layers = decoder_layers(model)
+    if all(any(weight.requires_grad for weight in layer.parameters()) for layer in layers):
+        for layer in layers:
+            deepspeed.utils.set_z3_leaf_module(layer, True)
+        model.enable_input_require_grads()
+
+
+def _probed(model: Any, shape: ModelShape, config: RunConfig, ranks: Ranks, attention: str) -> Kernels:
+    """Choose the kernels of a model, or of the engine around it, once all its layers attend by ours; then look at it."""
+    check_every_layer_attends(model, ranks.device, shape.num_layers)
+    num_tokens = probe_tokens(config, ranks.device)
+    kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
+    check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
+    return kernels
 
 
 @contextmanager

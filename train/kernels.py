@@ -13,7 +13,7 @@ from train.attention import Kernel, bounds, flash_attention, register_packed_att
 from train.batch import Batch
 from train.config import RunConfig
 from train.flash4 import flash4_kernel
-from train.loss import Measure, fuse_head, keeps_logits, losses_and_gradients, same_dice, summed_loss
+from train.loss import Measure, fuse_head, go_back, keeps_logits, losses_and_gradients, same_dice, summed_loss
 from train.model import decoder_layers
 
 PROBE_LENGTHS = (51, 86)
@@ -50,17 +50,20 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
 def choose_kernels(
     model: Any, attention: str, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS
 ) -> Kernels:
-    """Compile the layers and fuse the head of a whole model on `device`, each where it works."""
+    """Compile the layers and fuse the head of a model on `device`, each where it works.
+
+    `model` is a whole one, or the engine around one that ZeRO-3 has cut up.
+    """
     if device.type != "cuda":
         return Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
-    batch = probe(vocab_size, device, num_tokens)
+    batch, dtype = probe(vocab_size, device, num_tokens), getattr(model, "module", model).dtype
     layers, measure = "compiled", None
-    if (failed := _compile_layers(model, batch)) is None:
-        measure = _loss_kernel(device, model.dtype)
+    if (failed := compile_layers(model, batch)) is None:
+        measure = _loss_kernel(device, dtype)
     else:
-        layers = f"{AS_THEY_ARE} (torch.compile failed: {failed})"
+        layers = f"{AS_THEY_ARE} ({failed})"
     head = "in the loss, a chunk of targets at a time"
-    if model.dtype == torch.float16:
+    if dtype == torch.float16:
         head = f"{APART} (its gradients would overflow in fp16)"
     elif not fuse_head(model, batch, measure):
         head = f"{APART} (the model does more than multiply there)"
@@ -77,8 +80,10 @@ def check_isolation(model: Any, vocab_size: int, device: torch.device, num_token
         if keeps_logits(module):
             arguments["logits_to_keep"] = batch.predicting
         with same_dice(device):
-            logits = model(input_ids=batch.input_ids, **arguments).logits[0].detach()
-        outputs.append(logits if keeps_logits(module) else logits[batch.predicting])
+            logits = model(input_ids=batch.input_ids, **arguments).logits[0]
+        outputs.append(logits.detach() if keeps_logits(module) else logits.detach()[batch.predicting])
+        if module is not model:
+            go_back(model, logits)
     (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
     if torch.equal(one, other) or not torch.equal(two, same):
         raise TrainError("the examples of a pack mix with one another in this model; choose one with plain attention")
@@ -109,20 +114,33 @@ def probe_tokens(config: RunConfig, device: torch.device) -> int:
     return max(PROBE_TOKENS, config.micro_packs * config.seq_len - 1) if device.type == "cuda" else PROBE_TOKENS
 
 
-def _compile_layers(model: Any, batch: Batch) -> str | None:
-    """Compile each decoder layer; all share one program. Gives the reason where that fails, and leaves them as is."""
-    layers = decoder_layers(model)
+def compile_layers(model: Any, batch: Batch) -> str | None:
+    """Compile each decoder layer; all share one program. Gives the reason where that fails, and leaves them as is.
+
+    Only what a layer computes: DeepSpeed's hooks, which join its weights' pieces before, stay outside.
+    """
+    layers = decoder_layers(getattr(model, "module", model))
+    if hasattr(model, "module"):
+        from deepspeed.utils import z3_leaf_module
+
+        if not all(map(z3_leaf_module, layers)):
+            return "whole layers are frozen, at ZeRO-3"
     for layer in layers:
-        layer.compile(dynamic=True)
+        _show_plain_weights(layer)
+        layer.forward = torch.compile(layer.forward, dynamic=True)
     try:
-        summed_loss(model, batch).backward()
+        go_back(model, summed_loss(model, batch))
     except Exception as error:  # of any library below torch.compile; training goes on without it
         for layer in layers:
-            layer._compiled_call_impl = None
-        return " ".join(str(error).split())[:120] or type(error).__name__
-    finally:
-        model.zero_grad(set_to_none=True)
+            del layer.forward
+        return f"torch.compile failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
     return None
+
+
+def _show_plain_weights(layer: torch.nn.Module) -> None:
+    """Take away the dict in which ZeRO-3 looks for weights that a layer borrows of another: no compiler follows it."""
+    for module in layer.modules():
+        module._parameters = getattr(module, "_original_parameters", module._parameters)
 
 
 def _loss_kernel(device: torch.device, dtype: torch.dtype) -> Measure:

@@ -156,7 +156,7 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> dict[int, int]:
 
 def join_ranks() -> Ranks:
     """Join the process group (NCCL on GPUs, gloo on CPU) as the environment says, alone where it says nothing."""
-    import torch
+    import torch.distributed
 
     on_gpu = torch.cuda.is_available()
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
@@ -173,6 +173,8 @@ def join_ranks() -> Ranks:
     else:
         _keep_freed_memory()
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:  # DeepSpeed, which takes over the group that is there, does not tell NCCL which GPU is the rank's
+        torch.distributed.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
     import_deepspeed(on_gpu=on_gpu).init_distributed(
         dist_backend="nccl" if on_gpu else "gloo", timeout=TIMEOUT, verbose=False, auto_mpi_discovery=False
     )

@@ -58,6 +58,9 @@ def train_steps(
     pending: list[_Pending] = []
     ahead, steps = Ahead(packs, ranks.device), _steps(packs, plan, config, ranks, range(first_step, num_steps))
     coming: Step | None = next(steps)
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize()
+    gauges.clock.take()  # what the probes took
     engine.train()  # transformers loads models in evaluation mode, in which gradients are not checkpointed
     started = time.perf_counter()
     try:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +25,10 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tenso
     et al. 2016) that part of each target is spread over the vocabulary.
     """
     module = getattr(model, "module", model)
-    logits = _target_logits(model, module, batch)
-    if isinstance(fused := head_of(module).forward, _HeadInLoss):
-        return LinearCrossEntropy.apply(logits, fused.weight, batch.labels, fused.measure, smoothing)
-    return SummedCrossEntropy.apply(logits, batch.labels, smoothing)
+    head, rows = head_of(module), _target_logits(model, module, batch)
+    if isinstance(fused := head.forward, _HeadInLoss):
+        return head(rows, lambda *parts: LinearCrossEntropy.apply(*parts, batch.labels, fused.measure, smoothing))
+    return SummedCrossEntropy.apply(rows, batch.labels, smoothing)
 
 
 def target_losses(model: Any, batch: Batch) -> torch.Tensor:
@@ -36,13 +37,20 @@ def target_losses(model: Any, batch: Batch) -> torch.Tensor:
     `model` as for `summed_loss`.
     """
     module = getattr(model, "module", model)
-    rows, fused = _target_logits(model, module, batch), head_of(module).forward
-    counted = batch.labels != IGNORED_LABEL
-    places = batch.labels.where(counted, 0)[:, None]
+    head, rows = head_of(module), _target_logits(model, module, batch)
+    if isinstance(head.forward, _HeadInLoss):
+        return head(rows, partial(_each_loss, labels=batch.labels))
+    return _each_loss(rows, None, labels=batch.labels)
+
+
+def _each_loss(rows: torch.Tensor, weight: torch.Tensor | None, *, labels: torch.Tensor) -> torch.Tensor:
+    """Of logits, or of hidden states and the head's weight; some hundred rows at a time."""
+    counted = labels != IGNORED_LABEL
+    places = labels.where(counted, 0)[:, None]
     losses = []
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
-        scores = (chunk @ fused.weight.T if isinstance(fused, _HeadInLoss) else chunk).float()
+        scores = (chunk if weight is None else chunk @ weight.T).float()
         losses.append(scores.logsumexp(-1) - scores.gather(1, places[start : start + CHUNK_ROWS])[:, 0])
     return torch.cat(losses) * counted
 
@@ -169,13 +177,19 @@ def _smoothed(measure: Measure, smoothing: float) -> Measure:
 
 
 class _HeadInLoss:
-    """Takes the place of a head's forward: hands hidden states on, for the loss to multiply."""
+    """Takes the place of a head's forward: hands hidden states on, which the loss multiplies in a second call.
 
-    def __init__(self, weight: torch.nn.Parameter, measure: Measure | None) -> None:
-        self.weight, self.measure = weight, measure
+    A call of the module itself, for ZeRO-3 joins the weight's pieces in it, and only there.
+    """
 
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
+    def __init__(self, head: torch.nn.Linear, measure: Measure | None) -> None:
+        self.head, self.measure = head, measure
+
+    def __call__(
+        self, hidden: torch.Tensor, made: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """`hidden`, or what `made` makes of it and the head's weight."""
+        return hidden if made is None else made(hidden, self.head.weight)
 
 
 def head_of(model: Any) -> Any:
@@ -186,24 +200,41 @@ def head_of(model: Any) -> Any:
 def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
     """Move the head's matmul into the loss, where a look at `batch` shows that the model only multiplies there.
 
-    False, and nothing changed, for a head with a bias or an adapter, or a model that scales or caps its logits.
+    False, and nothing changed, for a head with a bias or an adapter, or a model that caps its logits. `model` as for
+    `summed_loss`.
     """
-    head = head_of(model)
-    if not isinstance(head, torch.nn.Linear) or head.bias is not None or not keeps_logits(model):
+    module = getattr(model, "module", model)
+    head = head_of(module)
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or not keeps_logits(module):
         return False
 
     def logits() -> torch.Tensor:
-        arguments = {"position_ids": batch.position_ids, "logits_to_keep": batch.predicting, **bounds(batch)}
         with same_dice(batch.input_ids.device):
-            return model(input_ids=batch.input_ids, use_cache=False, **arguments).logits[0]
+            rows = _target_logits(model, module, batch)
+        if module is not model:
+            go_back(model, rows)
+        return rows.detach()
 
-    whole = logits().detach()
-    head.forward = _HeadInLoss(head.weight, measure)
-    parts = logits().detach()
-    if parts.shape[-1] == head.weight.shape[1] and torch.allclose(parts @ head.weight.detach().T, whole, rtol=2e-2):
-        return True
+    whole = logits()
+    head.forward = _HeadInLoss(head, measure)
+    hidden = logits()
+    if hidden.shape[-1] == head.in_features:
+        with torch.no_grad():
+            multiplied = head(hidden, lambda rows, weight: rows @ weight.T)
+        if torch.allclose(multiplied, whole, rtol=2e-2):
+            return True
     del head.forward
     return False
+
+
+def go_back(model: Any, value: torch.Tensor) -> None:
+    """The backward pass of a probe, which leaves no gradient; DeepSpeed expects one for each forward pass."""
+    if hasattr(model, "module"):
+        model.backward(value.float().sum() * 0.0, scale_wrt_gas=False)
+        model.optimizer.zero_grad()
+    else:
+        value.sum().backward()
+        model.zero_grad(set_to_none=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """How much of a GPU a step takes, part by part, told before it is taken.
 
-Counted for compiled layers in 16 bits with the head in the loss, or for layers as transformers has them (ZeRO-3).
+Counted for compiled layers in 16 bits with the head in the loss, or with whole logits (fp16).
 """
 
 from dataclasses import dataclass
@@ -37,15 +37,15 @@ def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) ->
     """The peak of a training step on each rank: in the backward pass, or where the optimizer copies gradients."""
     weights, gradients, optimizer = states(config, shape)
     tokens = config.micro_packs * longest_pack
-    eager = config.zero == 3
+    apart = config.precision == "fp16"
     twice_as_wide = 2 if config.precision == "fp32" else 1
-    layer = twice_as_wide * (kept_bytes_a_token(shape, eager=eager) + _adapters_bytes_a_token(config, shape))
+    layer = twice_as_wide * (kept_bytes_a_token(shape) + _adapters_bytes_a_token(config, shape))
     boundary, head = twice_as_wide * 2 * shape.hidden, twice_as_wide * 2 * shape.vocab_size * shape.hidden
     if config.method.lora is not None:
         head = 0  # frozen, it has no gradient
     again = config.checkpointed_layers
-    rows = tokens if eager else min(tokens, COMPILED_CHUNK_ROWS)
-    logits: float = 4 * rows * shape.vocab_size if eager else 2 * rows * shape.vocab_size + head
+    rows = tokens if apart else min(tokens, COMPILED_CHUNK_ROWS)
+    logits: float = 4 * rows * shape.vocab_size if apart else 2 * rows * shape.vocab_size + head
     # the checkpointed layers are the first: when they are computed again, nothing is kept of the others
     kept: float = tokens * (layer * (shape.num_layers - again) + boundary * again)
     recomputed: float = tokens * (boundary * again + 1.6 * layer) - logits if again == shape.num_layers else 0
@@ -75,8 +75,10 @@ def states(config: RunConfig, shape: ModelShape) -> tuple[float, float, float]:
     parameters = shape.num_parameters + (trained if config.method.lora is not None else 0)
     size = 4 if config.precision == "fp32" else 2
     optimizer = (8 if config.precision == "fp32" else 12) / (ranks if config.zero else 1)
-    weights = size / (ranks if config.zero == 3 else 1)
+    weights = 0.0 if config.offload_parameters else size / (ranks if config.zero == 3 else 1)
     gradients = size / (ranks if config.zero > 1 else 1)
+    if config.offload_optimizer and config.zero > 1:
+        gradients = 0.0
     live = size * min(LIVE, parameters) if config.zero == 3 else 0.0
     held = 0.0 if config.offload_optimizer else optimizer * trained
     return weights * parameters + live, gradients * trained, held
@@ -84,14 +86,13 @@ def states(config: RunConfig, shape: ModelShape) -> tuple[float, float, float]:
 
 def host_bytes(config: RunConfig, shape: ModelShape) -> float:
     """CPU memory of all ranks together: what is offloaded."""
-    return 16.0 * shape.num_trained if config.offload_optimizer else 0.0
+    weights = 2.0 * shape.num_parameters if config.offload_parameters else 0.0
+    return weights + (16.0 * shape.num_trained if config.offload_optimizer else 0.0)
 
 
-def kept_bytes_a_token(shape: ModelShape, *, eager: bool) -> float:
+def kept_bytes_a_token(shape: ModelShape) -> float:
     """What a decoder layer keeps of each token for its backward pass, in 16 bits."""
     hidden, query, key, inner = shape.hidden, shape.query_width, shape.key_width, shape.intermediate
-    if eager:  # norms also in float32, SwiGLU's parts one by one
-        return 16 * hidden + 10 * (query + key) + 8 * inner
     return 2 * (4 * hidden + 3 * query + 3 * key + 3 * inner)
 
 

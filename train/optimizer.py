@@ -68,6 +68,11 @@ def keep_rates_apart(groups: list[dict[str, Any]], learning_rate: float) -> None
         group["rate_scale"] = group["lr"] / learning_rate
 
 
+def drop_moments(optimizer: Any) -> None:
+    """Free what DeepSpeed's optimizer keeps of each weight beside it, once nothing is trained any more."""
+    getattr(optimizer, "optimizer", optimizer).state.clear()
+
+
 def set_rate(groups: list[dict[str, Any]], rate: float) -> None:
     """Give each group the rate of a step."""
     for group in groups:

@@ -151,7 +151,13 @@ def _check_dtype(dtypes: set[torch.dtype], loaded: torch.dtype, base: ModelFiles
 
 
 def _device_with_room(model: Any) -> str:
-    if not torch.cuda.is_available():
-        return "cpu"
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return "cuda" if torch.cuda.mem_get_info()[0] > 1.5 * size else "cpu"
+    return "cuda" if gpu_has_room(1.5 * size) else "cpu"
+
+
+def gpu_has_room(num_bytes: float) -> bool:
+    """Whether the GPU has so much memory free, besides what this process uses; what it only keeps is given back."""
+    if not torch.cuda.is_available():
+        return False
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0] > num_bytes

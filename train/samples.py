@@ -15,6 +15,7 @@ from train.chat import Answer, split_thinking
 from train.hub import ModelFiles, find_model
 from train.load import Packs, Shards
 from train.model import build_in_one_piece, load_weights
+from train.proof import gpu_has_room
 
 COUNT, LOOKED_AT = 4, 64  # prompts, and packs they are sought in
 SHORTEST_PROMPT, LONGEST_PROMPT = 4, 1024  # tokens
@@ -66,7 +67,7 @@ def _take(files: ModelFiles, trained: Path, shards: Shards, num_parameters: int)
     if not prompts:
         return Samples(note=f"None of the first {split} packs begins with a prompt.")
     size = 2 * num_parameters
-    on_gpu = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.5 * size
+    on_gpu = gpu_has_room(1.5 * size)
     if not on_gpu and num_parameters > CPU_PARAMETERS:
         ask = f"train chat --model {trained} --base {files.name} --prompt …"
         return Samples(

@@ -23,6 +23,7 @@ from train.load import Shards
 from train.log import RunLog
 from train.loop import train_steps
 from train.model import ModelShape, shape_as_trained, shape_for
+from train.optimizer import drop_moments
 from train.page.view import Outcome
 from train.planner import Forecast, choose, step_work
 from train.requests import Requests
@@ -157,6 +158,7 @@ def _finish(watch: Watch, report: RunReport | None) -> None:
         log.end_bar()
         for folder in made:  # of a run that was killed before its report was written
             shutil.rmtree(folder, ignore_errors=True)
+    drop_moments(watch.engine.deepspeed.optimizer)
     folder = made[config.method.lora is not None]
     proof = watch.export(folder)
     if config.method.lora is not None and config.method.lora.merge:

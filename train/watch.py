@@ -63,8 +63,8 @@ class Watch:
         if self._evaluates(done):
             self.evaluate(done)
         is_last = done == self.num_steps or self.had_enough()
-        if is_last:
-            due = self.config.save_every != 0
+        if is_last:  # the model itself is written next, and a checkpoint is seven times as large
+            due = bool(self.config.save_every)
         else:
             due = self.asked != NOTHING or bool(self.config.save_every and done % self.config.save_every == 0)
         if due:
@@ -117,6 +117,7 @@ class Watch:
     def export(self, folder: Path) -> ExportProof | None:
         """Write what was trained so far, a model or an adapter; every rank calls this, rank 0 gets what was seen."""
         write = export_model if self.config.method.lora is None else export_adapter
+        self.engine.deepspeed.empty_partition_cache()  # ZeRO-3 joins weights ahead, also behind the last step
         return write(self.engine.deepspeed, folder, self.files, self.shards, self.ranks)
 
     def merge(self, adapter: Path, folder: Path) -> ExportProof | None:
