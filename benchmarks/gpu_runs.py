@@ -38,7 +38,7 @@ CUSTOM = {
     "bf16": {"enabled": True},
     "zero_optimization": {"stage": 2, "overlap_comm": True, "reduce_bucket_size": 200_000_000},
     "optimizer": {"type": "AdamW", "params": {"lr": 2e-5, "betas": [0.9, 0.95], "weight_decay": 0.0}},
-    "scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 2, "total_num_steps": 8}},
+    "scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 2, "total_num_steps": "auto"}},
 }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
@@ -40,9 +41,10 @@ SHAPES = {
     "0.6B": shape_of(596_049_920, 1024, 28, 16, 3072),
     "1.7B": shape_of(1_720_574_976, 2048, 28, 16, 6144),
     "4B": shape_of(4_022_468_096, 2560, 36, 32, 9728),
+    "8B": shape_of(8_190_735_360, 4096, 36, 32, 12288),
 }
 QWEN3_4B = SHAPES["4B"]
-WORK = Work(tokens=65536, targets=65536, squares=80_000_000, packs=16, longest_pack=4096)
+WORK = Work(tokens=65536, targets=65536, squares=80_000_000, packs=16, longest_pack=4096, most_targets=4096)
 
 
 def run_config(**changes: object) -> RunConfig:
@@ -105,6 +107,23 @@ def test_the_predicted_peak_is_the_measured_one(shape: str, packs: int, again: i
     assert predicted_memory(config, SHAPES[shape], 4096).total / GIB == pytest.approx(peak, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("shape", "changes", "targets", "peak"),
+    [  # measured once they had been foretold
+        ("4B", {"micro_packs": 4, "num_ranks": 2, "zero": 3}, 4096, 95.6),
+        ("4B", {"micro_packs": 8, "zero": 3, "offload_optimizer": True, "offload_parameters": True}, 4096, 126.2),
+        ("4B", {"micro_packs": 1, "checkpointed_layers": 8}, 4096, 74.3),
+        ("8B", {"micro_packs": 2, "num_ranks": 2}, 4096, 117.6),
+        ("1.7B", {"micro_packs": 8, "precision": "fp16"}, 2564, 98.5),
+    ],
+)
+def test_the_predicted_peak_holds_for_other_ways(
+    shape: str, changes: dict[str, Any], targets: int, peak: float
+) -> None:
+    predicted = predicted_memory(run_config(**changes), SHAPES[shape], 4096, targets).total
+    assert predicted / GIB == pytest.approx(peak, rel=0.05)
+
+
 def test_memory_is_counted_part_by_part() -> None:
     memory = predicted_memory(run_config(micro_packs=4), QWEN3_4B, 4096)
     assert memory.weights == memory.gradients == 8_044_936_192
@@ -136,7 +155,7 @@ def test_mfu_is_the_part_of_all_gpus_named_peak() -> None:
 
 def test_the_expected_speed_is_near_the_measured_one() -> None:
     # 32 packs of 4,096 tokens on one H200: 21,752 tokens/s measured
-    work = Work(tokens=131_000, targets=131_000, squares=190_000_000, packs=32, longest_pack=4096)
+    work = Work(tokens=131_000, targets=131_000, squares=190_000_000, packs=32, longest_pack=4096, most_targets=4096)
     seconds = step_seconds(run_config(micro_packs=4, batch_packs=32), QWEN3_4B, gpu_named("H200"), work)
     assert seconds is not None
     assert 131_000 / seconds == pytest.approx(21_752, rel=0.05)
@@ -164,7 +183,7 @@ def test_some_layers_are_computed_twice_where_not_all_need_to_be() -> None:
 
 
 def test_the_adapters_of_an_8b_model_fit_one_card_that_the_whole_model_does_not() -> None:
-    whole = shape_of(8_190_735_360, 4096, 36, 32, 12288)
+    whole = SHAPES["8B"]
     lora = Lora(rank=16, alpha=32.0, dropout=0.0, targets=(), dora=False, merge=False)
     config, shape = run_config(method=Method(lora=lora)), replace(whole, num_trained=43_646_976)
     for gpu in ("H100-80G", "L40S"):

@@ -21,7 +21,8 @@ from train.loss import summed_loss
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 PLAIN = [sys.executable, "-m", "train.cli", "run"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PLAIN[1:]]
+TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [*TWO_RANKS, *PLAIN[1:]]
 DEEPSPEED_FILE = {
     "train_micro_batch_size_per_gpu": "auto",
     "gradient_accumulation_steps": "auto",
@@ -166,6 +167,7 @@ def test_a_run_leaves_measures_checkpoints_and_a_report(runs: dict[str, Finished
     made = ["checkpoints", "history.json", "metrics.jsonl", "model", "summary.html", "summary.json", "tensorboard"]
     assert left == made
     assert sorted(path.name for path in (run.out / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
+    assert not (runs["one-rank"].out / "checkpoints").exists()  # none behind the last step, unless asked for
     assert run.values("targets") == [line["targets"] for line in run.metrics if "loss" in line]
     assert [math.exp(loss) for loss in run.values("eval_loss")] == pytest.approx(run.values("eval_perplexity"))
     summary = json.loads((run.out / "summary.json").read_text(encoding="utf-8"))
@@ -244,3 +246,19 @@ def test_stock_trl_trains_on_the_same_shards_with_the_same_first_loss(
     first, second = map(float, done.stdout.splitlines()[-1].split()[1:])
     assert first == pytest.approx(runs["one-rank"].values("eval_loss")[0], rel=1e-5)
     assert second < first
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("flags", [[], ["--gradient-checkpointing", "1"], ["--lora"], ["--freeze", "*embed*"]])
+def test_compiled_layers_and_the_head_in_the_loss_at_zero_3(home: Path, flags: list[str]) -> None:
+    """Two ranks with what a GPU is given, beside one with nothing chosen."""
+    name = "-".join(["plain", *flags]).replace("*", "")
+    plain = _start(home, PLAIN, name, *flags)
+    script = [*TWO_RANKS, str(Path(__file__).with_name("kernels_of_a_gpu.py")), "run"]
+    out, process = _start(home, script, f"{name}-chosen", "--zero", "3", *flags)
+    stdout, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, stderr
+    assert "layers     compiled; head: in the loss" in stdout
+    one, two = _finish(*plain), Finished(out=out, stdout=stdout)
+    for measure in ("loss", "eval_loss", "grad_norm"):
+        assert two.values(measure) == pytest.approx(one.values(measure), rel=1e-4), measure

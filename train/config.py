@@ -33,7 +33,8 @@ ADAPTER_LEARNING_RATE = 1e-4  # adapters want about ten times what whole models 
 
 PLANNED = "micro_packs", "gradient_checkpointing", "zero", "offload_optimizer"
 ALTERNATIVES = ("steps", "epochs"), ("batch_packs", "batch_tokens"), ("warmup_steps", "warmup_ratio")
-FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps", "offload_parameters"  # settings that have no flag, only a key in a DeepSpeed file
+# settings that have no flag, only a key in a DeepSpeed file
+FROM_FILE = "num_micro_steps", "adam_betas", "adam_eps", "offload_parameters"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

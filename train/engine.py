@@ -82,9 +82,7 @@ def wrap_model(
         if not on_gpu:
             torch.compiler.set_stance("force_eager")  # Muon's steps would be compiled for minutes
     with _config_error_told():
-        wrapped, *_ = deepspeed.initialize(
-            model=model, config=settings, dist_init_required=False, **optimized
-        )
+        wrapped, *_ = deepspeed.initialize(model=model, config=settings, dist_init_required=False, **optimized)
     if config.optimizer is not None:
         keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
@@ -108,7 +106,7 @@ def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
 
 
 def _probed(model: Any, shape: ModelShape, config: RunConfig, ranks: Ranks, attention: str) -> Kernels:
-    """Choose the kernels of a model, or of the engine around it, once all its layers attend by ours; then look at it."""
+    """Choose the kernels of a model, or of the engine around it, and see that its examples keep apart."""
     check_every_layer_attends(model, ranks.device, shape.num_layers)
     num_tokens = probe_tokens(config, ranks.device)
     kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)

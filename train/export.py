@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def write_model(
         _add_turn_end(model.generation_config, tokenizer)
         model.save_pretrained(temporary, state_dict=weights)
         _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
-        return prove_export(temporary, base, shards)
+        with _reaching_the_disk(temporary):
+            return prove_export(temporary, base, shards)
 
 
 def write_adapter_folder(
@@ -83,7 +85,8 @@ def write_adapter_folder(
         write_adapter(model, weights, base.name, temporary)
         _add_turn_end(model.generation_config, tokenizer)
         model.generation_config.save_pretrained(temporary)
-        return prove_export(temporary, base, shards)
+        with _reaching_the_disk(temporary):
+            return prove_export(temporary, base, shards)
 
 
 @contextmanager
@@ -96,11 +99,6 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
     try:
         shutil.copytree(tokenizer, temporary, ignore=_no_tokenizer)
         yield temporary
-        readable = (temporary / "generation_config.json").stat().st_mode
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            file.chmod(readable)  # safetensors writes files that only their owner may read
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
         temporary.rename(folder)
     except SftpackError as error:
         refused = folder.with_name(f"{folder.name}-refused")
@@ -112,6 +110,24 @@ def _whole_folder(folder: Path, tokenizer: Path) -> Iterator[Path]:
         raise TrainError(f"{folder}: the model can't be written: {reason}; free space there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _reaching_the_disk(folder: Path) -> Iterator[None]:
+    """Bring a folder's files to the disk while the block looks at them, which takes long too."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    readable = (folder / "generation_config.json").stat().st_mode
+    for file in files:
+        file.chmod(readable)  # safetensors writes files that only their owner may read
+    with ThreadPoolExecutor(1) as pool:
+        reached = pool.map(_sync, files)
+        yield
+        list(reached)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def _no_tokenizer(folder: str, names: list[str]) -> set[str]:

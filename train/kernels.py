@@ -84,6 +84,7 @@ def check_isolation(model: Any, vocab_size: int, device: torch.device, num_token
         outputs.append(logits.detach() if keeps_logits(module) else logits.detach()[batch.predicting])
         if module is not model:
             go_back(model, logits)
+        del logits  # or what its backward pass needs would stand beside that of the next
     (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
     if torch.equal(one, other) or not torch.equal(two, same):
         raise TrainError("the examples of a pack mix with one another in this model; choose one with plain attention")

@@ -33,7 +33,9 @@ class Memory:
         return sum(parts)
 
 
-def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) -> Memory:
+def predicted_memory(
+    config: RunConfig, shape: ModelShape, longest_pack: int, most_targets: int | None = None
+) -> Memory:
     """The peak of a training step on each rank: in the backward pass, or where the optimizer copies gradients."""
     weights, gradients, optimizer = states(config, shape)
     tokens = config.micro_packs * longest_pack
@@ -44,7 +46,8 @@ def predicted_memory(config: RunConfig, shape: ModelShape, longest_pack: int) ->
     if config.method.lora is not None:
         head = 0  # frozen, it has no gradient
     again = config.checkpointed_layers
-    rows = tokens if apart else min(tokens, COMPILED_CHUNK_ROWS)
+    targets = config.micro_packs * (most_targets or longest_pack)
+    rows = targets if apart else min(tokens, COMPILED_CHUNK_ROWS)
     logits: float = 4 * rows * shape.vocab_size if apart else 2 * rows * shape.vocab_size + head
     # the checkpointed layers are the first: when they are computed again, nothing is kept of the others
     kept: float = tokens * (layer * (shape.num_layers - again) + boundary * again)

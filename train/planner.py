@@ -50,6 +50,7 @@ def step_work(config: RunConfig, packs: Packs) -> Work:
         squares=round(part * int(packs.squares.sum())),
         packs=min(config.batch_packs, len(packs)),
         longest_pack=int(packs.num_tokens.max()),
+        most_targets=int(packs.num_targets.max()),
     )
 
 
@@ -69,7 +70,7 @@ def choose(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Foreca
 
 def foresee(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> Forecast:
     """What is expected of a run as `config` has it."""
-    memory = predicted_memory(config, shape, work.longest_pack)
+    memory = predicted_memory(config, shape, work.longest_pack, work.most_targets)
     seconds = step_seconds(config, shape, gpu, work)
     mfu = None
     if seconds is not None and gpu.peak_flops is not None:
