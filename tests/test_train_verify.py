@@ -59,6 +59,11 @@ def test_where_no_example_is_short_enough_the_tokens_around_its_first_target_are
     whole = open_shards(home / "cache").train
     cut = few_packs(whole, 3, 8)
     assert cut.num_tokens.tolist() == [8, 8, 8]
+    assert [len(cut[index].seq_lengths) for index in range(3)] == [
+        2,
+        2,
+        2,
+    ]  # or nothing would show that they keep apart
     assert cut.num_targets.tolist() == [4, 4, 4]
     assert not any(cut[index].is_target[0] for index in range(3))
 

@@ -13,6 +13,7 @@ from train.launch import quiet_libraries
 from train.load import Shards, open_shards
 from train.memory import host_bytes
 from train.model import ModelShape, shape_as_trained, shape_for
+from train.page.words import duration
 from train.planner import USABLE, Forecast, choose, foresee, step_work
 
 
@@ -94,7 +95,7 @@ def _speed(chosen: Forecast, shards: Shards) -> list[str]:
         whole = round(config.steps * tokens * min(1.0, config.batch_packs / len(shards.train)))
     return [
         f"speed      about {chosen.tokens_per_s:,.0f} tokens/s, MFU {chosen.mfu:.0%}",
-        f"time       about {whole / chosen.tokens_per_s / 3600:.2f} hours for {whole:,} tokens",
+        f"time       about {duration(whole / chosen.tokens_per_s)} for {whole:,} tokens",
     ]
 
 

@@ -92,6 +92,8 @@ def _checked(
     config = config_of(files.name, seq_len, ranks)
     packed = compare_packed(chosen.files, chosen.packs, config, ranks)
     checks = list(_told(_packed_checks(packed, config.precision)))
+    if not packed.num_packs_moved:
+        print(f"{'isolation':<22}  not checked: none of these packs holds two examples with targets", flush=True)
     base = take_steps(chosen.files, chosen.packs, sources, config, ranks, save_to=temporary / "run")
     one = base
     if device.type == "cuda" and torch.cuda.device_count() == 1:

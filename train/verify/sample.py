@@ -54,7 +54,7 @@ def sample(files: ModelFiles, shape: ModelShape, packs: Packs, device: torch.dev
 def few_packs(packs: Packs, count: int, most_tokens: int | None) -> Packs:
     """Packs from all over the split that hold targets, each cut to whole examples of `most_tokens` together.
 
-    Where none of a pack's examples is as short, tokens around a first target are taken.
+    Where no two of a pack's examples are as short, tokens around the first targets of two are taken.
     """
     usable = np.flatnonzero(packs.num_targets)
     if len(usable) == 0:
@@ -113,18 +113,18 @@ def _cut_pack(pack: Pack, source_ids: np.ndarray, most_tokens: int | None) -> di
     ends = np.cumsum(lengths).tolist()
     spans = [(end - length, end) for length, end in zip(lengths, ends, strict=True)]
     has_targets = [bool(pack.is_target[slice(*span)].any()) for span in spans]
-    kept, room = list(range(len(spans))), most_tokens
-    if room is not None:
-        kept = []
-        for index in sorted(range(len(spans)), key=lambda each: (not has_targets[each], lengths[each])):
+    kept = list(range(len(spans)))
+    if most_tokens is not None:
+        order = sorted(kept, key=lambda each: (not has_targets[each], lengths[each]))
+        kept, room = [], most_tokens
+        for index in order:
             if lengths[index] <= room:
                 kept.append(index)
                 room -= lengths[index]
-        if not kept:
-            first = has_targets.index(True)
-            last = spans[first][0] + int(np.flatnonzero(pack.is_target[slice(*spans[first])])[0])
-            end = min(spans[first][1], last + room // 2)
-            kept, spans[first] = [first], (max(spans[first][0], end - room), end)
+        if len(kept) < min(2, len(spans)):  # two at least, or nothing would show that they keep apart
+            kept = sorted(order[:2])
+            for index in kept:
+                spans[index] = _cut_span(spans[index], pack.is_target, most_tokens // len(kept))
     parts = [slice(*spans[index]) for index in kept]
     masks = [pack.is_target[part] & (np.arange(part.stop - part.start) > 0) for part in parts]
     return {
@@ -136,6 +136,15 @@ def _cut_pack(pack: Pack, source_ids: np.ndarray, most_tokens: int | None) -> di
         "conversation_rows": [0] * len(kept),
         "conversation_starts": [0] * len(kept),
     }
+
+
+def _cut_span(span: tuple[int, int], is_target: np.ndarray, most_tokens: int) -> tuple[int, int]:
+    """So many tokens of an example at most, its first target in their middle."""
+    start, end = span
+    targets = np.flatnonzero(is_target[start:end])
+    first = int(targets[0]) if len(targets) else 0
+    end = min(end, start + max(first + most_tokens // 2, most_tokens))
+    return max(start, end - most_tokens), end
 
 
 def _matmul_flops() -> float:
