@@ -119,3 +119,15 @@ def test_layers_computed_twice_leave_loss_and_gradients_as_they_were(model_dir: 
     assert runs == {1: [2, 1], 2: [2, 2], -1: [2, 2]}[count]
     for one, other in zip(kept.parameters(), twice.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
+
+
+def test_layers_that_zero_3_would_train_wrongly_are_refused(model_dir: Path) -> None:
+    """DeepSpeed finds a layer's input among those given by place."""
+    from train.engine import _inputs_seen
+
+    model, layer = tiny(model_dir), decoder_layers(tiny(model_dir))[0]
+    with _inputs_seen(decoder_layers(model)):
+        assert summed_loss(model, probe(300, CPU)).isfinite()
+    assert not any(each._forward_pre_hooks for each in decoder_layers(model))
+    with _inputs_seen([layer]), pytest.raises(TrainError, match="at ZeRO-3, which misses its input; use --zero 2"):
+        layer(hidden_states=torch.zeros(1, 2, 64))

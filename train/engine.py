@@ -86,7 +86,8 @@ def wrap_model(
     if config.optimizer is not None:
         keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
-        kernels = _probed(wrapped, shape, config, ranks, attention)
+        with _inputs_seen(decoder_layers(model)):
+            kernels = _probed(wrapped, shape, config, ranks, attention)
     if config.method.neftune:  # once the probes are done, which must not be disturbed
         add_noise(model, config.method.neftune)
     return wrapped, kernels
@@ -103,6 +104,22 @@ def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
         for layer in layers:
             deepspeed.utils.set_z3_leaf_module(layer, True)
         model.enable_input_require_grads()
+
+
+@contextmanager
+def _inputs_seen(layers: list[torch.nn.Module]) -> Iterator[None]:
+    """Raise TrainError where a layer gets its input by name: DeepSpeed would take its gradients too early."""
+
+    def look(layer: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not any(isinstance(each, torch.Tensor) for each in inputs):
+            raise TrainError(f"{type(layer).__name__} can't be trained at ZeRO-3, which misses its input; use --zero 2")
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _probed(model: Any, shape: ModelShape, config: RunConfig, ranks: Ranks, attention: str) -> Kernels:
