@@ -69,6 +69,8 @@ def train_session(
     if ranks.is_first:
         _make_folder(out, done, shape, config)
         trackers = begin_trackers(config.log_to, out, plain_config(config))
+    if ranks.is_first and gauges.gpu is not None:
+        print("starting   loading the model and compiling its kernels, which takes about a minute", flush=True)
     with _memory_told(config):
         engine = _engine_at(checkpoint, files, shape, config, content, out, ranks)
     log = report = None
@@ -202,8 +204,9 @@ def _opening_lines(
     epochs = num_steps / plan.steps_an_epoch
     micro = f"{config.num_ranks} ranks x {config.num_micro_steps} micro-batches of {config.micro_packs}"
     precision = f"{config.precision}, ZeRO-{config.zero}"
-    if config.offload_optimizer:
-        precision += ", optimizer in CPU memory"
+    if config.offload_optimizer or config.offload_parameters:
+        parts = {"weights": config.offload_parameters, "optimizer": config.offload_optimizer}
+        precision += f", {' and '.join(name for name, is_away in parts.items() if is_away)} in CPU memory"
     trained = config.method.line(engine.num_trained, engine.num_parameters, engine.adapted)
     lines = [
         f"model      {config.model}: {engine.num_parameters:,} parameters, {precision}",
