@@ -82,7 +82,7 @@ class RunConfig:
     offload_parameters: bool = False  # weights too, at ZeRO-3
     checkpointed_layers: int  # the first so many are computed again in the backward pass; -1: all
     eval_every: int | None  # None: a quarter of the run
-    save_every: int | None  # None: each half hour; 0: never, not at the end either
+    save_every: int | None  # None: each half hour; 0: never
     keep: int
     patience: int | None  # held-out losses without a new best before the run ends
     seed: int

@@ -229,12 +229,14 @@ def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
 
 def go_back(model: Any, value: torch.Tensor) -> None:
     """The backward pass of a probe, which leaves no gradient; DeepSpeed expects one for each forward pass."""
-    if hasattr(model, "module"):
-        model.backward(value.float().sum() * 0.0, scale_wrt_gas=False)
-        model.optimizer.zero_grad()
-    else:
-        value.sum().backward()
-        model.zero_grad(set_to_none=True)
+    in_engine = hasattr(model, "module")
+    try:
+        if in_engine:
+            model.backward(value.float().sum() * 0.0, scale_wrt_gas=False)
+        else:
+            value.sum().backward()
+    finally:
+        (model.optimizer if in_engine else model).zero_grad(set_to_none=True)
 
 
 @contextmanager
