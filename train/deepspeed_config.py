@@ -15,6 +15,11 @@ COMPRESSED = "onebitadam", "zerooneadam", "onebitlamb"
 
 PREFETCHED = 500_000_000  # weights that ZeRO-3 joins ahead of a layer, at least the next layer's; its own 5e7 is less
 
+OFFLOADS = {
+    "zero_optimization.offload_optimizer.device": "offload_optimizer",
+    "zero_optimization.offload_param.device": "offload_parameters",
+}
+
 # key in DeepSpeed's file -> setting of the run
 SETTINGS = {
     "train_micro_batch_size_per_gpu": "micro_packs",
@@ -70,10 +75,9 @@ def file_settings(content: dict[str, Any]) -> dict[str, FileSetting]:
     kind = _at(content, "optimizer.type")
     if kind is not None and kind.lower() in BY_DEEPSPEED:
         found["optimizer"] = FileSetting(key="optimizer.type", value=_optimizer(kind, _at(content, "optimizer.params")))
-    if _at(content, "zero_optimization.offload_optimizer.device") == "cpu":
-        found["offload_optimizer"] = FileSetting(key="zero_optimization.offload_optimizer.device", value=True)
-    if _at(content, "zero_optimization.offload_param.device") == "cpu":
-        found["offload_parameters"] = FileSetting(key="zero_optimization.offload_param.device", value=True)
+    for key, name in OFFLOADS.items():
+        if _at(content, key) == "cpu":
+            found[name] = FileSetting(key=key, value=True)
     return found
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from schemas.errors import TrainError
-from train.attention import Kernel, bounds, flash_attention, register_packed_attention, runs_flash, torch_kernel
+from train.attention import Kernel, flash_attention, register_packed_attention, runs_flash, torch_kernel
 from train.batch import Batch
 from train.config import RunConfig
 from train.flash4 import flash4_kernel
-from train.loss import Measure, fuse_head, go_back, keeps_logits, losses_and_gradients, same_dice, summed_loss
+from train.loss import Measure, fuse_head, go_back, losses_and_gradients, probed_logits, summed_loss
 from train.model import decoder_layers
 
 PROBE_LENGTHS = (51, 86)
@@ -72,19 +72,7 @@ def choose_kernels(
 
 def check_isolation(model: Any, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS) -> None:
     """Raise TrainError unless the second of two examples in a pack comes out bit by bit the same whatever the first."""
-    module = getattr(model, "module", model)
-    outputs = []
-    for shift in (0, 1):
-        batch = probe(vocab_size, device, num_tokens, shift)
-        arguments = {"position_ids": batch.position_ids, "attention_mask": None, "use_cache": False, **bounds(batch)}
-        if keeps_logits(module):
-            arguments["logits_to_keep"] = batch.predicting
-        with same_dice(device):
-            logits = model(input_ids=batch.input_ids, **arguments).logits[0]
-        outputs.append(logits.detach() if keeps_logits(module) else logits.detach()[batch.predicting])
-        if module is not model:
-            go_back(model, logits)
-        del logits  # or what its backward pass needs would stand beside that of the next
+    outputs = [probed_logits(model, probe(vocab_size, device, num_tokens, shift)) for shift in (0, 1)]
     (one, two), (other, same) = (output.split(PROBE_TARGETS) for output in outputs)
     if torch.equal(one, other) or not torch.equal(two, same):
         raise TrainError("the examples of a pack mix with one another in this model; choose one with plain attention")

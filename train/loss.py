@@ -208,16 +208,9 @@ def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
     if not isinstance(head, torch.nn.Linear) or head.bias is not None or not keeps_logits(module):
         return False
 
-    def logits() -> torch.Tensor:
-        with same_dice(batch.input_ids.device):
-            rows = _target_logits(model, module, batch)
-        if module is not model:
-            go_back(model, rows)
-        return rows.detach()
-
-    whole = logits()
+    whole = probed_logits(model, batch)
     head.forward = _HeadInLoss(head, measure)
-    hidden = logits()
+    hidden = probed_logits(model, batch)
     if hidden.shape[-1] == head.in_features:
         with torch.no_grad():
             multiplied = head(hidden, lambda rows, weight: rows @ weight.T)
@@ -225,6 +218,16 @@ def fuse_head(model: Any, batch: Batch, measure: Measure | None) -> bool:
             return True
     del head.forward
     return False
+
+
+def probed_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Logits where a probe's targets are predicted, or hidden states where the head is in the loss."""
+    module = getattr(model, "module", model)
+    with same_dice(batch.input_ids.device):
+        rows = _target_logits(model, module, batch)
+    if module is not model:
+        go_back(model, rows)
+    return rows.detach()
 
 
 def go_back(model: Any, value: torch.Tensor) -> None:
