@@ -31,7 +31,7 @@ from train.engine import wrap_model
 from train.gauges import Gauges
 from train.gpus import GIB, visible_gpu
 from train.kernels import APART, AS_THEY_ARE, Kernels, choose_attention
-from train.launch import Ranks, import_deepspeed, join_ranks, quiet_libraries
+from train.launch import Ranks, import_deepspeed, join_ranks, quiet_libraries, settle_allocators
 from train.load import Packs
 from train.log import StepRecord
 from train.loop import train_steps
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the process of one variant
     options = parser.parse_args()
     if options.check or options.inside:
+        settle_allocators()
         ranks = join_ranks()
         quiet_libraries()
         if options.check:

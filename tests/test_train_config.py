@@ -3,16 +3,18 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from schemas.errors import TrainError
 from train.cli import _parser
 from train.config import DeepSpeedOptimizer, RunConfig, settle
 from train.deepspeed_config import deepspeed_config, file_settings, read_deepspeed_file
 from train.method import Lora, Method
-from train.optimizer import keep_rates_apart, learning_rate, set_rate
+from train.optimizer import hold_moments, keep_rates_apart, learning_rate, set_rate
 
 HUGGING_FACE_STYLE = {
     "train_batch_size": "auto",
@@ -155,6 +157,17 @@ def test_groups_with_rates_of_their_own_keep_their_share() -> None:
     keep_rates_apart(groups, 0.02)
     set_rate(groups, 0.01)
     assert [group["lr"] for group in groups] == pytest.approx([0.01, 0.0005])
+
+
+def test_memory_for_the_moments_is_held_until_the_first_step() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    held = hold_moments(SimpleNamespace(optimizer=optimizer), 24, torch.device("cpu"))
+    assert [each.nbytes for each in held] == [24]
+    weight.sum().backward()
+    optimizer.step()
+    assert held == []
+    assert sum(each.nbytes for name, each in optimizer.state[weight].items() if name != "step") == 24
 
 
 def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -4,18 +4,19 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
 from schemas.errors import ModelError, TrainError
-from train.export import export_model, turn_end_id
+from train.export import export, take, turn_end_id
 from train.hub import ModelFiles, find_model
 from train.launch import Ranks
 from train.load import Shards, open_shards
 from train.model import load_weights
-from train.proof import prove_export, shortest_answer
+from train.proof import ExportProof, prove_export, shortest_answer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -32,6 +33,11 @@ def made(home: Path, tokenizer: Path, dtype: torch.dtype = torch.float32) -> tup
     return find_model(str(base)), open_shards(write_shards(home / "cache", tokenizer, str(base), packs))
 
 
+def exported(model: Any, out: Path, base: ModelFiles, shards: Shards) -> ExportProof:
+    engine = SimpleNamespace(module=model, empty_partition_cache=lambda: None)
+    return export(take(engine, base, ALONE, is_adapter=False), out, base, shards)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_half_precision_base_stays_so_whatever_it_was_trained_in(
     tmp_path: Path, tiny_tokenizer_dir: Path, dtype: torch.dtype
@@ -41,8 +47,7 @@ def test_a_half_precision_base_stays_so_whatever_it_was_trained_in(
     base, shards = made(tmp_path, tiny_tokenizer_dir, dtype)
     model = load_weights(base, torch.float32)
     out = tmp_path / "out"
-    proof = export_model(SimpleNamespace(module=model), out, base, shards, ALONE)
-    assert proof is not None
+    proof = exported(model, out, base, shards)
     assert (proof.weights, proof.tied, proof.ends_turn) == (24, True, False)
     assert proof.line() == (
         f"24 weights in {str(dtype)[6:]} as in the base, all finite, tied, loads again, "
@@ -56,11 +61,11 @@ def test_a_half_precision_base_stays_so_whatever_it_was_trained_in(
 
 def test_a_folder_that_cannot_be_finished_is_not_there(tmp_path: Path, tiny_tokenizer_dir: Path) -> None:
     base, shards = made(tmp_path, tiny_tokenizer_dir)
-    engine = SimpleNamespace(module=load_weights(base, torch.float32))
+    model = load_weights(base, torch.float32)
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "precious").touch()
     with pytest.raises(TrainError, match="the model can't be written"):
-        export_model(engine, tmp_path / "run" / "model", base, shards, ALONE)
+        exported(model, tmp_path / "run" / "model", base, shards)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
     assert [path.name for path in (tmp_path / "run" / "model").iterdir()] == ["precious"]
 
@@ -71,7 +76,7 @@ def test_what_does_not_pass_its_check_does_not_get_its_name(tmp_path: Path, tiny
     model.model.layers[1].mlp.up_proj.weight.data[3, 4] = float("nan")
     (tmp_path / "run").mkdir()
     with pytest.raises(TrainError, match=r"layers.1.mlp.up_proj.weight holds values that are no numbers") as caught:
-        export_model(SimpleNamespace(module=model), tmp_path / "run" / "model", base, shards, ALONE)
+        exported(model, tmp_path / "run" / "model", base, shards)
     assert f"{tmp_path / 'run' / 'model-refused'}: model.layers.1" in str(caught.value)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model-refused"]
 

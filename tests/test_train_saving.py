@@ -8,6 +8,7 @@ import torch
 import torch.distributed
 
 from schemas.errors import TrainError
+from train.background import Background
 from train.checkpoint import Checkpoint, newest_checkpoint
 from train.launch import Ranks
 from train.saving import WRITTEN, Saver
@@ -76,14 +77,15 @@ def test_room_is_shared_out_among_the_ranks_of_a_machine(monkeypatch):
 @pytest.mark.parametrize("ranks_here", [1, 1 << 30], ids=["room", "no-room"])
 def test_a_checkpoint_holds_the_weights_of_its_step_and_the_newest_stay(tmp_path, group, monkeypatch, ranks_here):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks_here))
-    engine, saver = Engine(), Saver(tmp_path, ALONE, keep=2)
+    engine, background = Engine(), Background(ALONE)
+    saver = Saver(tmp_path, ALONE, 2, background)
     expected = {}
     for step in (1, 2, 3):
         expected[step] = engine.module.weight.detach().clone()
         saver.save(engine, checkpoint(step))
         with torch.no_grad():
             engine.module.weight += 1
-    saver.finish()
+    background.finish()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
     for step in (2, 3):
         loaded = torch.load(tmp_path / "checkpoints" / f"step-{step:06d}" / "state" / "weights.pt")
@@ -95,21 +97,24 @@ def test_what_cannot_be_written_is_told_at_the_next_step_and_has_no_name(tmp_pat
     def full(state: Any, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    engine, saver = Engine(), Saver(tmp_path, ALONE, keep=2)
+    engine, background = Engine(), Background(ALONE)
+    saver = Saver(tmp_path, ALONE, 2, background)
     saver.save(engine, checkpoint(1))
-    saver.finish()
+    background.finish()
     monkeypatch.setattr(torch, "save", full)
     saver.save(engine, checkpoint(2))
-    saver.join()
+    background.join()
     with pytest.raises(TrainError, match="step-000002: the checkpoint can't be written: No space left on device; free"):
-        saver.check()
+        background.check()
     found, _ = newest_checkpoint(tmp_path)
     assert found is not None and found.step == 1
 
 
 def test_one_rank_that_cannot_write_keeps_the_checkpoint_from_its_name(tmp_path, group):
     """The word of the other rank is there before the first has written."""
-    engine, saver = Engine(), Saver(tmp_path, Ranks(rank=0, local_rank=0, num_ranks=2, device=ALONE.device), keep=2)
+    two = Ranks(rank=0, local_rank=0, num_ranks=2, device=ALONE.device)
+    engine, background = Engine(), Background(two)
+    saver = Saver(tmp_path, two, 2, background)
     written = Engine.save_checkpoint
 
     def with_word(self: Engine, folder: str, tag: str, save_latest: bool) -> None:
@@ -119,5 +124,5 @@ def test_one_rank_that_cannot_write_keeps_the_checkpoint_from_its_name(tmp_path,
     engine.save_checkpoint = with_word.__get__(engine)  # type: ignore[method-assign]
     saver.save(engine, checkpoint(1))
     with pytest.raises(TrainError, match="the checkpoint can't be written: Read-only file system"):
-        saver.finish()
+        background.finish()
     assert newest_checkpoint(tmp_path) == (None, [])

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +27,45 @@ CHAT_TEMPLATES = "additional_chat_templates"  # where transformers keeps those t
 NO_TOKENIZER = "adapter_*", "*.safetensors*", "*.bin*", "*.pt*", "*.gguf", "config.json", "generation_config.json", ".*"
 
 
-def export_model(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
-    """Write the engine's model with the shards' tokenizer to `folder`; every rank calls it, rank 0 writes and proves.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What a run has trained so far, as it was when it was taken: a model's weights, or an adapter's."""
 
-    The dtype is that of the files the model came from where that is a half-precision one, whatever it was trained in.
+    model: Any  # for its settings; its weights may have changed since
+    weights: dict[str, torch.Tensor]  # in CPU memory of rank 0, elsewhere none
+    is_adapter: bool
+
+
+def take(engine: Any, base: ModelFiles, ranks: Ranks, *, is_adapter: bool) -> Taken:
+    """Copy what the engine trains; every rank calls it.
+
+    The dtype is that of the files the model came from where that is a half-precision one, whatever it was trained in;
+    adapters stay as they are.
     """
-    module, dtype = engine.module, read_shape(base).dtype
+    engine.empty_partition_cache()  # ZeRO-3 joins weights ahead, also behind the last step
+    dtype = None if is_adapter else read_shape(base).dtype
     half = dtype if dtype in (torch.bfloat16, torch.float16) else None
-    weights = gathered_weights(module, half, ranks)
-    return write_model(module, weights, folder, shards.tokenizer, base, shards) if ranks.is_first else None
+    weights = gathered_weights(engine.module, half, ranks, trained_only=is_adapter)
+    return Taken(model=engine.module, weights=weights, is_adapter=is_adapter)
 
 
-def export_adapter(engine: Any, folder: Path, base: ModelFiles, shards: Shards, ranks: Ranks) -> ExportProof | None:
-    """Write the engine's adapters as a folder that peft loads; every rank calls it, rank 0 writes and proves it.
+def export(taken: Taken, folder: Path, base: ModelFiles, shards: Shards) -> ExportProof:
+    """Write what was taken as a folder that transformers or peft loads, with the shards' tokenizer, and prove it."""
+    write = write_adapter_folder if taken.is_adapter else write_model
+    return write(taken.model, taken.weights, folder, shards.tokenizer, base, shards)
 
-    The tokenizer and where generation stops are beside them.
-    """
-    module = engine.module
-    weights = gathered_weights(module, None, ranks, trained_only=True)
-    if not ranks.is_first:
-        return None
-    return write_adapter_folder(module, weights, folder, shards.tokenizer, base, shards)
+
+def keep(taken: Taken, folder: Path, base: ModelFiles, shards: Shards, note: tuple[str, str]) -> None:
+    """Write it likewise, with a further file of this name and text, but prove nothing yet."""
+    with _whole_folder(folder, shards.tokenizer) as temporary:
+        if taken.is_adapter:
+            _put_adapter(taken.model, taken.weights, base, temporary, shards.tokenizer)
+        else:
+            _put_model(taken.model, taken.weights, temporary, shards.tokenizer)
+        name, text = note
+        (temporary / name).write_text(text, encoding="utf-8")
+        with _reaching_the_disk(temporary):
+            pass
 
 
 def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> ExportProof:
@@ -65,9 +85,7 @@ def write_model(
 ) -> ExportProof:
     """Write `model`, or these weights of it, with a tokenizer and proven against `base`."""
     with _whole_folder(folder, tokenizer) as temporary:
-        _add_turn_end(model.generation_config, tokenizer)
-        model.save_pretrained(temporary, state_dict=weights)
-        _set_dtype(temporary / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+        _put_model(model, weights, temporary, tokenizer)
         with _reaching_the_disk(temporary):
             return prove_export(temporary, base, shards)
 
@@ -82,11 +100,21 @@ def write_adapter_folder(
 ) -> ExportProof:
     """Write adapters with a tokenizer and where generation stops, and prove that they load beside `base`."""
     with _whole_folder(folder, tokenizer) as temporary:
-        write_adapter(model, weights, base.name, temporary)
-        _add_turn_end(model.generation_config, tokenizer)
-        model.generation_config.save_pretrained(temporary)
+        _put_adapter(model, weights, base, temporary, tokenizer)
         with _reaching_the_disk(temporary):
             return prove_export(temporary, base, shards)
+
+
+def _put_model(model: Any, weights: dict[str, torch.Tensor] | None, folder: Path, tokenizer: Path) -> None:
+    _add_turn_end(model.generation_config, tokenizer)
+    model.save_pretrained(folder, state_dict=weights)
+    _set_dtype(folder / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
+
+
+def _put_adapter(model: Any, weights: dict[str, torch.Tensor], base: ModelFiles, folder: Path, tokenizer: Path) -> None:
+    write_adapter(model, weights, base.name, folder)
+    _add_turn_end(model.generation_config, tokenizer)
+    model.generation_config.save_pretrained(folder)
 
 
 @contextmanager
@@ -168,17 +196,24 @@ def turn_end_id(tokenizer: Any) -> int | None:
     return next((index for index in rest if index in control), None)
 
 
-def _add_turn_end(generation: Any, folder: Path) -> None:
+def _add_turn_end(generation: Any, tokenizer: Path) -> None:
     """Let generation stop where a turn ends: base models only know the end of a text."""
+    turn, text, pad = _ends_and_pad(tokenizer)
+    known = generation.eos_token_id
+    known = [] if known is None else known if isinstance(known, list) else [known]
+    ends = [index for index in (turn, text, *known) if index is not None]
+    generation.eos_token_id = list(dict.fromkeys(ends)) or None
+    if generation.pad_token_id is None:
+        generation.pad_token_id = pad
+
+
+@cache
+def _ends_and_pad(folder: Path) -> tuple[int | None, int | None, int | None]:
+    """A tokenizer's ends of a turn and of a text, and its padding; read once, for it holds up other threads."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    known = generation.eos_token_id
-    known = [] if known is None else known if isinstance(known, list) else [known]
-    ends = [index for index in (turn_end_id(tokenizer), tokenizer.eos_token_id, *known) if index is not None]
-    generation.eos_token_id = list(dict.fromkeys(ends)) or None
-    if generation.pad_token_id is None:
-        generation.pad_token_id = tokenizer.pad_token_id
+    return turn_end_id(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:

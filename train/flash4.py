@@ -4,6 +4,7 @@ The package `flash-attn-4` is plain Python that generates kernels. Its public fu
 halves are called here. It need not be installed to import this file.
 """
 
+import os
 from functools import cache
 from typing import Any
 
@@ -106,6 +107,7 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _interface() -> Any:
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # what was compiled once stays on disk
     from flash_attn.cute import interface
 
     return interface

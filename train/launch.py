@@ -168,7 +168,6 @@ def join_ranks() -> Ranks:
             raise TrainError(
                 f"local rank {local_rank} has no GPU of the {torch.cuda.device_count()} visible; start fewer processes"
             )
-        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # memory does not fragment
         torch.cuda.set_device(local_rank)
     else:
         _keep_freed_memory()
@@ -193,6 +192,15 @@ def import_deepspeed(*, on_gpu: bool) -> Any:
     if not on_gpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def settle_allocators() -> None:
+    """How PyTorch takes memory; it looks these up when it is imported, and when it first meets a GPU.
+
+    Segments that grow keep a GPU's memory from fragmenting; huge pages copy a model to CPU memory several times faster.
+    """
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def quiet_libraries() -> None:

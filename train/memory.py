@@ -87,6 +87,11 @@ def states(config: RunConfig, shape: ModelShape) -> tuple[float, float, float]:
     return weights * parameters + live, gradients * trained, held
 
 
+def moment_bytes(config: RunConfig, shape: ModelShape) -> int:
+    """Bytes of AdamW's two moments on each rank, which are there from the end of the first step."""
+    return 8 * shape.num_trained // (config.num_ranks if config.zero else 1)
+
+
 def host_bytes(config: RunConfig, shape: ModelShape) -> float:
     """CPU memory of all ranks together: what is offloaded."""
     weights = 2.0 * shape.num_parameters if config.offload_parameters else 0.0

@@ -73,6 +73,16 @@ def drop_moments(optimizer: Any) -> None:
     getattr(optimizer, "optimizer", optimizer).state.clear()
 
 
+def hold_moments(optimizer: Any, num_bytes: int, device: torch.device) -> list[torch.Tensor]:
+    """Take the memory that AdamW will want at the end of its first step; the list is empty when it comes to that.
+
+    So the first step, whose packs are the heaviest, has as little room as all others, and runs out of it at once.
+    """
+    held = [torch.empty(num_bytes, dtype=torch.uint8, device=device)]
+    getattr(optimizer, "optimizer", optimizer).register_step_pre_hook(lambda *_: held.clear())
+    return held
+
+
 def set_rate(groups: list[dict[str, Any]], rate: float) -> None:
     """Give each group the rate of a step."""
     for group in groups:

@@ -21,6 +21,7 @@ from train.launch import (
     launch_processes,
     num_local_processes,
     quiet_libraries,
+    settle_allocators,
     share,
     under_launcher,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 def run(options: Namespace, arguments: list[str]) -> int:
     """Train as `options` say; `arguments` are what other processes are started with. Gives the exit code."""
+    settle_allocators()
     by_trl = options.backend == "trl"
     if by_trl:
         from train.trl_backend import check_options

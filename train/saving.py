@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch.distributed
 
 from schemas.errors import TrainError
 from schemas.files import remove_leftovers, write_text_whole
+from train.background import Background
 from train.checkpoint import FORMAT, RECORD, STATE, VERSION, Checkpoint, checkpoint_folders
 from train.launch import Ranks
 from train.snapshot import has_room, num_bytes, snapshot
@@ -34,10 +36,9 @@ Files = list[tuple[Any, Path]]
 class Saver:
     """What of a run's state is on its way to OUT/checkpoints; every rank has one."""
 
-    def __init__(self, out: Path, ranks: Ranks, keep: int) -> None:
-        self._out, self._ranks, self._keep = out, ranks, keep
-        self._thread: threading.Thread | None = None
-        self._error: str | None = None  # of the thread
+    def __init__(self, out: Path, ranks: Ranks, keep: int, background: Background) -> None:
+        self._out, self._ranks, self._keep, self._background = out, ranks, keep, background
+        self._job: threading.Thread | None = None  # of the checkpoint before
 
     def save(self, engine: Any, checkpoint: Checkpoint) -> None:
         """Take a copy, and begin to write OUT/checkpoints/step-N; every rank calls this.
@@ -45,7 +46,8 @@ class Saver:
         Where memory has no room for a copy, comes back when it is written. Raises TrainError when this one or the one
         before can't be written, or a weight is no longer a number.
         """
-        self.finish()
+        if self._job is not None:
+            self._background.finish(self._job)
         check_weights(engine.module, checkpoint.step, self._ranks)
         folder = self._out / "checkpoints" / checkpoint.name
         temporary = folder.with_name(f".{folder.name}.0.tmp")
@@ -60,53 +62,19 @@ class Saver:
                 engine.save_checkpoint(str(temporary), tag=STATE, save_latest=False)
         except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
             raise _cannot(folder, _reason(error)) from error
-        self._thread = threading.Thread(
-            target=self._run, args=(files, temporary, folder, checkpoint), name="checkpoint", daemon=True
-        )
-        self._thread.start()
+        self._job = self._background.begin(partial(self._bring_to_disk, files, temporary, folder, checkpoint))
 
-    def check(self) -> None:
-        """Raise TrainError where writing has failed meanwhile."""
-        if self._error is not None:
-            raise TrainError(self._error)
-
-    def finish(self) -> None:
-        """Wait until all that was begun is on disk; every rank calls this. Raises TrainError when it can't be."""
-        if self._thread is None:
-            return
-        self.join()
-        failed = torch.tensor(int(self._error is not None), device=self._ranks.device)
-        torch.distributed.all_reduce(failed)
-        self.check()
-        if failed.item():
-            raise TrainError(f"{self._out / 'checkpoints'}: another rank can't write its part of the checkpoint")
-
-    def join(self) -> None:
-        """Wait for this rank's own part."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """Have all on disk when the block ends, also where it ends in an error; not at a second Ctrl-C."""
-        try:
-            yield
-        except Exception:
-            self.join()
-            raise
-        self.finish()
-
-    def _run(self, files: Files, temporary: Path, folder: Path, checkpoint: Checkpoint) -> None:
+    def _bring_to_disk(self, files: Files, temporary: Path, folder: Path, checkpoint: Checkpoint) -> None:
         try:
             error = _write(files, temporary / WRITTEN.format(self._ranks.rank))
             if self._ranks.is_first:
                 error = error or _wait_for_others(temporary, self._ranks.num_ranks)
                 if error is None:
                     _name(temporary, folder, checkpoint, self._keep)
-            self._error = error and str(_cannot(folder, error))
-        except Exception as error:  # nobody above a thread would tell it
-            self._error = str(_cannot(folder, _reason(error)))
+        except OSError as failure:
+            error = _reason(failure)
+        if error is not None:
+            raise _cannot(folder, error)
 
 
 def check_weights(module: torch.nn.Module, step: int, ranks: Ranks) -> None:

@@ -10,22 +10,28 @@ from typing import Any
 import torch
 
 from schemas.errors import TrainError
+from train.background import Background
 from train.batch import Plan
+from train.best import Best
 from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig
 from train.cost import pack_cost
 from train.engine import Engine, build_engine
+from train.export import export, export_files, take
 from train.gauges import Gauges
+from train.gpus import GIB
 from train.history import History
 from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog
 from train.loop import train_steps
+from train.memory import moment_bytes
 from train.model import ModelShape, shape_as_trained, shape_for
-from train.optimizer import drop_moments
+from train.optimizer import drop_moments, hold_moments
 from train.page.view import Outcome
 from train.planner import Forecast, choose, step_work
+from train.proof import prove_export
 from train.requests import Requests
 from train.resume import needs_conversion, state_for
 from train.samples import take_samples
@@ -92,10 +98,10 @@ def train_session(
             seconds=seconds,
             set_up=set_up,
         )
+    background = Background(ranks)
     watch = Watch(
         config=config,
         shards=shards,
-        files=files,
         engine=engine,
         ranks=ranks,
         out=out,
@@ -103,7 +109,9 @@ def train_session(
         num_steps=num_steps,
         log=log,
         requests=Requests(ranks, by_time=config.save_every is None),
-        saver=Saver(out, ranks, config.keep),
+        background=background,
+        saver=Saver(out, ranks, config.keep, background),
+        best=Best(out / "best", files, shards, ranks, background),
         evals=list(checkpoint.evals) if checkpoint is not None else [],
         seconds=seconds,
         saved=done,
@@ -111,7 +119,7 @@ def train_session(
     with report.kept() if report is not None else nullcontext():
         with _memory_told(config):
             _train(watch, gauges, done)
-        _finish(watch, report)
+        _finish(watch, files, report)
 
 
 def _engine_at(
@@ -125,7 +133,10 @@ def _engine_at(
 ) -> Engine:
     """The engine as it was at the checkpoint, or at the beginning."""
     if checkpoint is None:
-        return build_engine(files, shape, config, content, ranks)
+        engine = build_engine(files, shape, config, content, ranks)
+        if ranks.device.type == "cuda" and config.optimizer is None and not config.offload_optimizer:
+            hold_moments(engine.deepspeed.optimizer, moment_bytes(config, shape), ranks.device)
+        return engine
     if needs_conversion(checkpoint, config):
         content = content | {"checkpoint": content.get("checkpoint", {}) | {"load_universal": True}}
     with state_for(out, checkpoint, config, ranks) as folder:
@@ -143,7 +154,7 @@ def _train(watch: Watch, gauges: Gauges, done: int) -> None:
     if done == watch.num_steps or watch.had_enough():
         return
     try:
-        with watch.saver.finishing(), watch.requests.listening():
+        with watch.background.finishing(), watch.requests.listening():
             engine = watch.engine.deepspeed
             train_steps(engine, train, *steps, gauges, watch.on_records, watch.on_step, done, watch.is_due)
     except TrainError as error:
@@ -152,32 +163,36 @@ def _train(watch: Watch, gauges: Gauges, done: int) -> None:
         raise TrainError(f"{error}; the last good checkpoint is step {watch.saved}'s in {watch.out}") from error
 
 
-def _finish(watch: Watch, report: RunReport | None) -> None:
+def _finish(watch: Watch, files: ModelFiles, report: RunReport | None) -> None:
     """Leave the model and the report."""
-    out, log, config = watch.out, watch.log, watch.config
+    out, log, config, shards = watch.out, watch.log, watch.config, watch.shards
     made = [out / "model", out / "adapter"]
     if log is not None:
         log.end_bar()
         for folder in made:  # of a run that was killed before its report was written
             shutil.rmtree(folder, ignore_errors=True)
+    lora = config.method.lora
     drop_moments(watch.engine.deepspeed.optimizer)
-    folder = made[config.method.lora is not None]
-    proof = watch.export(folder)
-    if config.method.lora is not None and config.method.lora.merge:
-        folder, proof = out / "model", watch.merge(out / "adapter", out / "model")
-    if log is None or report is None or proof is None:
+    taken = take(watch.engine.deepspeed, files, watch.ranks, is_adapter=lora is not None)
+    if log is None or report is None:
         return
+    folder = made[lora is not None]
+    proof = export(taken, folder, files, shards)
+    if lora is not None and lora.merge:
+        folder = out / "model"
+        proof = export_files(replace(files, adapter=out / "adapter"), folder, shards)
     lines = []
     if log.steps and (last := log.steps[-1].step) < watch.num_steps:
         waited = f"--patience {config.patience}"
         lines.append(f"early      ended at step {last} of {watch.num_steps}, without a new best for {waited}")
     lines.append(f"model      {folder}")
     lines.append(f"checked    {proof.line()}")
-    if (best := watch.best()) is not None:
-        lines.append(f"best       {best}: its held-out loss is lower than that of the last step")
+    if (best := watch.best.unless(watch.evals[-1][1] if watch.evals else None)) is not None:
+        prove_export(best, files, shards)
+        lines.append(f"best       {best}: its held-out loss is lower than that of the last step; checked likewise")
     else:
         shutil.rmtree(out / "best", ignore_errors=True)
-    samples = take_samples(watch.files, folder, watch.shards, watch.engine.num_parameters)
+    samples = take_samples(files, folder, shards, watch.engine.num_parameters)
     summary = report.finish(Outcome(folder=folder, proof=proof, best=best, samples=samples))
     print(summary.line(), *lines, f"report     {out / 'summary.html'}", sep="\n", flush=True)
 
@@ -260,4 +275,7 @@ def _memory_told(config: RunConfig) -> Iterator[None]:
             None if config.offload_optimizer else "--offload-optimizer",
             "a smaller `dataprep tokenize --seq-len`",
         ]
-        raise TrainError(f"the GPU's memory ran out; try {', or '.join(way for way in ways if way)}") from error
+        used, held = torch.cuda.max_memory_reserved() / GIB, torch.cuda.mem_get_info()[1] / GIB
+        raise TrainError(
+            f"the GPU's memory ran out at {used:.1f} of {held:.1f} GiB; try {', or '.join(way for way in ways if way)}"
+        ) from error

@@ -1,28 +1,22 @@
 """What happens beside the steps: measures, held-out losses, the best model, checkpoints, and stopping early."""
 
-import json
-import shutil
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.files import write_text_whole
+from train.background import Background
 from train.batch import Plan
+from train.best import Best
 from train.checkpoint import Checkpoint, fingerprint, run_options
 from train.config import RunConfig
 from train.engine import Engine
 from train.evaluate import held_out_loss
-from train.export import export_adapter, export_files, export_model
-from train.hub import ModelFiles
 from train.launch import Ranks
 from train.load import Shards
 from train.log import RunLog, StepRecord
-from train.proof import ExportProof
 from train.requests import NOTHING, Requests, Stopped
 from train.saving import Saver
-
-EVALUATION = "evaluation.json"  # in the folder of the best model
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,7 +25,6 @@ class Watch:
 
     config: RunConfig
     shards: Shards
-    files: ModelFiles
     engine: Engine
     ranks: Ranks
     out: Path
@@ -39,7 +32,9 @@ class Watch:
     num_steps: int
     log: RunLog | None  # rank 0's
     requests: Requests
+    background: Background
     saver: Saver
+    best: Best
     evals: list[tuple[int, float]]  # step and held-out loss
     seconds: float  # of training before this process began
     saved: int  # the step of the newest checkpoint, 0: none
@@ -53,7 +48,7 @@ class Watch:
 
     def is_due(self, done: int) -> bool:
         """Whether a checkpoint follows this step."""
-        self.saver.check()
+        self.background.check()
         self.asked = self.requests.agreed()
         every = self.config.save_every
         return self.asked != NOTHING or bool(every and done % every == 0) or self._evaluates(done)
@@ -70,9 +65,9 @@ class Watch:
         if due:
             self.save(done)
         if is_last:
-            self.saver.finish()
+            self.background.finish()
         elif self.asked in (signal.SIGTERM, signal.SIGINT):
-            self.saver.finish()
+            self.background.finish()
             raise Stopped(self.asked, done)
         return is_last
 
@@ -88,7 +83,7 @@ class Watch:
         if self.log is not None:
             self.log.log_eval(step, loss, found.by_source if len(found.by_source) > 1 else None)
         if is_best and step < self.num_steps:
-            self._keep_best(step, loss)
+            self.best.keep(self.engine, step, loss, is_adapter=self.config.method.lora is not None)
 
     def had_enough(self) -> bool:
         """Whether the held-out loss has had no new best for as long as the user waits."""
@@ -114,49 +109,12 @@ class Watch:
         self.saver.save(self.engine.deepspeed, checkpoint)
         self.saved = done
 
-    def export(self, folder: Path) -> ExportProof | None:
-        """Write what was trained so far, a model or an adapter; every rank calls this, rank 0 gets what was seen."""
-        write = export_model if self.config.method.lora is None else export_adapter
-        self.engine.deepspeed.empty_partition_cache()  # ZeRO-3 joins weights ahead, also behind the last step
-        return write(self.engine.deepspeed, folder, self.files, self.shards, self.ranks)
-
-    def merge(self, adapter: Path, folder: Path) -> ExportProof | None:
-        """Write the model that the adapter makes of its base; rank 0 does it, on the CPU."""
-        files = replace(self.files, adapter=adapter)
-        return export_files(files, folder, self.shards) if self.ranks.is_first else None
-
-    def best(self) -> Path | None:
-        """The folder of the best model, where that is not the last."""
-        folders = sorted((self.out / "best").glob("step-*"), key=lambda path: _loss(path))
-        if not self.evals or not folders or self.evals[-1][1] <= _loss(folders[0]):
-            return None
-        return folders[0]
-
     def _evaluates(self, done: int) -> bool:
         eval_every = self.config.eval_every or -(-self.num_steps // 4)
         return done % eval_every == 0 or done == self.num_steps
-
-    def _keep_best(self, step: int, loss: float) -> None:
-        """Export to OUT/best/step-N, then remove the one before."""
-        folder = self.out / "best" / f"step-{step:06d}"
-        temporary = folder.with_name(f".{folder.name}.0.tmp")
-        if self.ranks.is_first:
-            folder.parent.mkdir(exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-        self.export(temporary)
-        if self.ranks.is_first:
-            write_text_whole(temporary / EVALUATION, json.dumps({"step": step, "eval_loss": loss}) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-            for old in set(folder.parent.glob("step-*")) - {folder}:
-                shutil.rmtree(old, ignore_errors=True)
 
 
 def waited_enough(patience: int, evals: list[tuple[int, float]]) -> bool:
     """Whether the last `patience` held-out losses brought no new best; that before training is not among them."""
     trained = [loss for step, loss in evals if step > 0]
     return bool(trained) and len(trained) - 1 - trained.index(min(trained)) >= patience
-
-
-def _loss(folder: Path) -> float:
-    return json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["eval_loss"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import TrainError
 from schemas.files import write_text_whole
 from train.hub import ModelFiles, find_model
-from train.launch import join_ranks, launch_processes, quiet_libraries, under_launcher
+from train.launch import join_ranks, launch_processes, quiet_libraries, settle_allocators, under_launcher
 from train.load import Shards, open_shards
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Check:
 
 def verify(options: Namespace, arguments: list[str]) -> int:
     """Check the promises on the user's model and shards. Gives 0, or 1 where one does not hold."""
+    settle_allocators()
     quiet_libraries()
     if under_launcher() and WORK in os.environ:
         return _as_rank(Path(os.environ[WORK]))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 
+from train.background import Background
 from train.batch import Plan
 from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig, settle
@@ -86,9 +87,10 @@ def take_steps(
 
     def on_step(done: int) -> None:
         if done == 1 and save_to is not None:
-            saver = Saver(save_to, ranks, keep=1)
+            background = Background(ranks)
+            saver = Saver(save_to, ranks, 1, background)
             saver.save(engine, _checkpoint(config))
-            saver.finish()
+            background.finish()
 
     plan = Plan(
         num_packs=len(packs),
