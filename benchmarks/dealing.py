@@ -32,6 +32,7 @@ _SHAPE = ModelShape(
     query_width=2048,
     key_width=1024,
     dtype=torch.bfloat16,
+    norms_queries=True,
 )
 _Micro = list[list[tuple[int, ...]]]  # by rank and micro-step
 

@@ -373,6 +373,7 @@ def model_shape(shape: str) -> ModelShape:
         query_width=128 * heads,
         key_width=128 * key_heads,
         dtype=torch.bfloat16,
+        norms_queries=True,
     )
 
 

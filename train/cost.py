@@ -12,7 +12,8 @@ from train.gpus import Gpu
 from train.memory import kept_bytes_a_token
 from train.model import ModelShape
 
-MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.25, 0.88
+MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.53, 0.88
+ATTENTION_KEYS = 1600  # examples of 700 tokens on average, of 1,400, and of 31,500
 PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul nor attention
 OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
 LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
@@ -47,10 +48,11 @@ def _attention_flops(shape: ModelShape, squares: int) -> float:
 def pack_cost(shape: ModelShape) -> PackCost:
     """What a pack's tokens, targets and attention cost beside each other, the same for every rank on any GPU."""
     each, head = _flops_a_parameter(shape), shape.vocab_size * shape.hidden
+    a_square = _attention_flops(shape, 1) / ATTENTION_RATE
     return PackCost(
-        a_token=each * (shape.num_parameters - head) / MATMUL_RATE,
+        a_token=each * (shape.num_parameters - head) / MATMUL_RATE + ATTENTION_KEYS * a_square,
         a_target=each * head / MATMUL_RATE,
-        a_square=_attention_flops(shape, 1) / ATTENTION_RATE,
+        a_square=a_square,
     )
 
 
@@ -70,7 +72,8 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     each = _flops_a_parameter(shape)
     body = each * (parameters - head) * work.tokens * (1 + 2 * again / each) + each * head * work.targets
     matmul = body / (MATMUL_RATE * gpu.peak_flops)
-    attention = _attention_flops(shape, work.squares) * (1 + again * 2 / 7) / (ATTENTION_RATE * gpu.peak_flops)
+    attention = _attention_flops(shape, work.squares + ATTENTION_KEYS * work.tokens) * (1 + again * 2 / 7)
+    attention /= ATTENTION_RATE * gpu.peak_flops
     rest = PASSES * kept_bytes_a_token(shape) * shape.num_layers * work.tokens / bandwidth
     adding = 6.0 * trained * config.num_micro_steps / bandwidth
     moving = OPTIMIZER_BYTES * trained / ranks / bandwidth

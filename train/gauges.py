@@ -6,7 +6,7 @@ import torch
 
 from train.communication import CommunicationClock
 from train.cost import model_flops
-from train.gpus import GIB, Gpu, visible_gpu
+from train.gpus import GIB, Gpu, common_gpu
 from train.launch import Ranks
 from train.model import ModelShape
 
@@ -16,14 +16,14 @@ class Gauges:
     """What it takes to tell them."""
 
     shape: ModelShape
-    gpu: Gpu | None  # None on CPU
+    gpu: Gpu | None  # what those of all ranks have; None on CPU
     num_ranks: int
     clock: CommunicationClock
 
     @classmethod
     def of(cls, shape: ModelShape, ranks: Ranks) -> "Gauges":
-        """Those of this rank."""
-        gpu = visible_gpu(ranks.local_rank) if ranks.device.type == "cuda" else None
+        """Those of this rank; every rank calls this."""
+        gpu = common_gpu(ranks) if ranks.device.type == "cuda" else None
         return cls(shape=shape, gpu=gpu, num_ranks=ranks.num_ranks, clock=CommunicationClock(ranks))
 
     def mfu(self, tokens: int, squares: int, seconds: float) -> float | None:

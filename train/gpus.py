@@ -1,11 +1,17 @@
 """GPUs by name: memory, the peak that MFU is a part of, bandwidths. From the makers' data sheets, without sparsity."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import TrainError
 
+if TYPE_CHECKING:
+    from train.launch import Ranks
+
 GIB = 2**30
+OWN = GIB  # what CUDA itself takes of a GPU for a process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,10 +92,27 @@ def parse_gpus(text: str) -> tuple[int, Gpu]:
 
 
 def visible_gpu(index: int) -> Gpu:
-    """The GPU `index` of this machine."""
+    """The GPU `index` of this machine, without the memory that other processes hold there."""
     import torch
 
     properties = torch.cuda.get_device_properties(index)
     gpu = gpu_of_name(properties.name, properties.total_memory)
     assert gpu is not None
-    return gpu
+    free, total = torch.cuda.mem_get_info(index)
+    others = max(0, total - free - torch.cuda.memory_reserved(index) - OWN)
+    return replace(gpu, memory_bytes=gpu.memory_bytes - others)
+
+
+def common_gpu(ranks: "Ranks") -> Gpu:
+    """What the GPUs of all ranks have, so that each plans the same; every rank calls this."""
+    import torch.distributed
+
+    gpus: list[Any] = [None] * ranks.num_ranks
+    torch.distributed.all_gather_object(gpus, visible_gpu(ranks.local_rank))
+    return least_of(gpus)
+
+
+def least_of(gpus: Sequence[Gpu]) -> Gpu:
+    """The slowest of them, with the least memory of any."""
+    slowest = min(gpus, key=lambda gpu: (gpu.peak_flops or 0.0, gpu.name))
+    return replace(slowest, memory_bytes=min(gpu.memory_bytes for gpu in gpus))

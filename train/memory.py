@@ -38,6 +38,8 @@ def predicted_memory(
 ) -> Memory:
     """The peak of a training step on each rank: in the backward pass, or where the optimizer copies gradients."""
     weights, gradients, optimizer = states(config, shape)
+    # a step's only micro-batch finds none: they come as activations go. ZeRO-3 keeps room for them
+    found = gradients if config.num_micro_steps > 1 or config.zero == 3 else 0.0
     tokens = config.micro_packs * longest_pack
     apart = config.precision == "fp16"
     twice_as_wide = 2 if config.precision == "fp32" else 1
@@ -57,11 +59,11 @@ def predicted_memory(
     copied = max(gradients, 6 * min(shape.num_trained, GROUP_PARAMETERS)) / config.num_ranks
     in_step = 0.0 if config.offload_optimizer else copied + WORKSPACE
     working: float = max(kept, recomputed)
-    if working + logits + buffers < in_step:
-        working, logits, buffers = 0.0, 0.0, in_step
+    if working + logits + buffers + found < in_step + gradients:
+        working, logits, buffers, found = 0.0, 0.0, in_step, gradients
     return Memory(
         weights=weights,
-        gradients=gradients,
+        gradients=found,
         optimizer=optimizer,
         activations=working,
         logits=logits,
@@ -100,8 +102,8 @@ def host_bytes(config: RunConfig, shape: ModelShape) -> float:
 
 def kept_bytes_a_token(shape: ModelShape) -> float:
     """What a decoder layer keeps of each token for its backward pass, in 16 bits."""
-    hidden, query, key, inner = shape.hidden, shape.query_width, shape.key_width, shape.intermediate
-    return 2 * (4 * hidden + 3 * query + 3 * key + 3 * inner)
+    times = 3 if shape.norms_queries else 2  # queries and keys before their norm, turned, and what attention makes
+    return 2 * (4 * shape.hidden + times * (shape.query_width + shape.key_width) + 3 * shape.intermediate)
 
 
 def _adapters_bytes_a_token(config: RunConfig, shape: ModelShape) -> float:

@@ -38,6 +38,7 @@ class ModelShape:
     key_width: int
     dtype: torch.dtype | None  # of the files; None where they don't say, as in GGUF
     tied: bool = False  # head and embeddings are one matrix
+    norms_queries: bool = False  # and keys, head by head, as Qwen3 does
 
 
 @cache
@@ -53,7 +54,9 @@ def read_shape(files: ModelFiles) -> ModelShape:
             f"{files.name}: its {mixing[0]} layers carry state from one example of a pack into the next, so it "
             "can't be trained on packs yet; choose a model with plain attention"
         )
-    num_parameters = count_parameters(_built(config))
+    model = _built(config)
+    num_parameters = count_parameters(model)
+    last_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelShape(
         architecture=(config.architectures or [config.model_type])[0],
@@ -68,6 +71,7 @@ def read_shape(files: ModelFiles) -> ModelShape:
         key_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         dtype=text.dtype if files.gguf is None else None,
         tied=bool(getattr(text, "tie_word_embeddings", False)),
+        norms_queries=not last_names.isdisjoint({"q_norm", "q_layernorm", "query_norm"}),
     )
 
 

@@ -23,7 +23,7 @@ from train.batch import collate, pack_order
 from train.config import RunConfig, flag_name
 from train.deepspeed_config import deepspeed_config
 from train.export import gathered_weights, write_model
-from train.gpus import visible_gpu
+from train.gpus import common_gpu
 from train.hub import ModelFiles
 from train.kernels import check_isolation, choose_attention
 from train.launch import Ranks
@@ -70,7 +70,7 @@ def train_with_trl(
         raise TrainError(f"optimizer.type {config.optimizer.kind} is not done by --backend trl; leave one of them out")
     shape = shape_for(shape_as_trained(files, config.method), shards)
     if ranks.device.type == "cuda":
-        config = choose(config, shape, visible_gpu(ranks.local_rank), step_work(config, shards.train)).config
+        config = choose(config, shape, common_gpu(ranks), step_work(config, shards.train)).config
     elif config.checkpointed_layers < 0:
         config = replace(config, checkpointed_layers=shape.num_layers)
     trainer = _trainer(config, content, shards, files, shape, out, ranks)

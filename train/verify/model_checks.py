@@ -11,7 +11,7 @@ from train.attention import NAME, check_every_layer_attends
 from train.batch import Batch, collate
 from train.config import RunConfig
 from train.hub import ModelFiles
-from train.kernels import Kernels, choose_attention, choose_kernels
+from train.kernels import Kernels, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks
 from train.load import Packs
 from train.loss import summed_loss, target_losses
@@ -39,7 +39,7 @@ def compare_packed(files: ModelFiles, packs: Packs, config: RunConfig, ranks: Ra
     model = load_weights(files, dtype, NAME).to(device)
     model.eval()  # dropout would fall otherwise on packs than on examples
     check_every_layer_attends(model, device, shape.num_layers)
-    kernels = choose_kernels(model, attention, shape.vocab_size, device)
+    kernels = choose_kernels(model, attention, shape.vocab_size, device, probe_tokens(config, device))
     losses = [_backward(summed_loss(model, collate(packs, [index]).to(device))) for index in range(len(packs))]
     gradients = {
         name: parameter.grad.cpu() for name, parameter in model.named_parameters() if parameter.grad is not None

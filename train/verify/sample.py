@@ -1,7 +1,7 @@
 """A model and shards in, as much of both out as can be computed with in a minute or so: the first layers, a few packs.
 
-On a GPU whole packs and as many layers as memory holds three times over; on a CPU fewer layers and short examples,
-chosen by what its matrix products take.
+On a GPU whole packs and as many layers as can be written to disk and read again soon; on a CPU fewer layers and short
+examples, chosen by what its matrix products take.
 """
 
 import time
@@ -23,6 +23,7 @@ from train.snapshot import free_bytes
 NUM_PACKS = 7  # steps of 4 and 3: uneven, also among two ranks
 CPU_TOKENS = 160  # of a pack
 BUDGET_S = 40.0
+GPU_WEIGHTS = 1e9  # a checkpoint of them takes 14 GB
 PASSES = 8  # times that all packs go forward and backward, all checks together
 BYTES_A_WEIGHT = 24  # AdamW's 16, and another model beside it
 MOST_OF_MEMORY = 0.7
@@ -71,10 +72,11 @@ def layers_that_fit(shape: ModelShape, tokens: int, device: torch.device) -> int
     on_gpu = device.type == "cuda"
     memory = MOST_OF_MEMORY * (torch.cuda.mem_get_info()[0] if on_gpu else free_bytes())
     weights = memory / BYTES_A_WEIGHT
-    if not on_gpu:
-        weights = min(weights / 2, max(around + 2 * a_layer, BUDGET_S * _matmul_flops() / (6 * tokens * PASSES)))
-    if weights < around + 2 * a_layer:
-        needed = BYTES_A_WEIGHT * (around + 2 * a_layer) * (1 if on_gpu else 2) / MOST_OF_MEMORY
+    two_layers = around + 2 * a_layer
+    soon = GPU_WEIGHTS if on_gpu else BUDGET_S * _matmul_flops() / (6 * tokens * PASSES)
+    weights = min(weights if on_gpu else weights / 2, max(two_layers, soon))
+    if weights < two_layers:
+        needed = BYTES_A_WEIGHT * two_layers * (1 if on_gpu else 2) / MOST_OF_MEMORY
         raise TrainError(
             f"two layers of this model take {needed / 2**30:.0f} GiB of memory to verify; use a machine that has them"
         )
