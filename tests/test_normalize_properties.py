@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import convert
 
@@ -110,6 +110,8 @@ def test_any_value_becomes_a_conversation_or_leaves_under_a_known_reason(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=30), max_size=8))
+@example([b"{", b"\0", b"null"])
+@example([b"[", b"null", b"{", b'""'])
 def test_any_bytes_close_the_ledger(pieces: list[bytes]) -> None:
     good = b'{"text": "A page."}'
     with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,8 @@ _MAGIC = {
     b"\xfd7zXZ\0": ".xz",
 }
 _TAR = (257, b"ustar")
+# the second line of JSON spread over lines, behind a first one of a bracket alone
+_GOES_ON = {b"[": re.compile(rb"[\[{\]]"), b"{": re.compile(rb'"(?:[^"\\]|\\.)*"\s*:|\}')}
 _NO_TEXT = re.compile(rb"[\0-\x08]")
 _BEGINS = re.compile(rb'[\[{]\s*(?:[\[{"\]}]|$)')
 
@@ -60,8 +62,8 @@ def holds_json(head: bytes, ending: str) -> bool:
         return True
     if not lines or not lines[0].startswith((b"[", b"{")):
         return False
-    if len(lines) == 2 and lines[0] in (b"[", b"{"):
-        return True
+    if len(lines) == 2 and lines[0] in _GOES_ON:
+        return bool(_GOES_ON[lines[0]].match(lines[1]))
     if lines[0].startswith(b"["):
         return not (len(lines) == 2 and _is_value(lines[1])) and starts_array_of_rows(head)
     return len(lines) == 2 and _is_value(first_value(head))
