@@ -172,10 +172,13 @@ def test_a_bare_list_of_texts_is_turned_away_with_the_way_to_read_it() -> None:
     assert (away.reason, "--format alternating" in away.fix) == ("bad-message", True)
 
 
-def test_a_row_of_one_turn_says_that_rows_must_be_joined() -> None:
+def test_a_row_of_one_turn_says_when_rows_are_joined() -> None:
     away = turned_away({"Dialogue_ID": "7_1", "Speaker": "Ana", "Utterance": "Hello"})
     assert away.reason == "unknown-format"
-    assert away.fix == "the row is one turn: join the rows of each dialogue into one row with a list of turns"
+    assert away.fix == (
+        "the row is one turn; rows of a dialogue are joined where the file's first row names a known speaker: "
+        "--role NAME=user, --role NAME=assistant"
+    )
 
 
 @pytest.mark.parametrize(

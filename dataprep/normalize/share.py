@@ -16,6 +16,7 @@ from dataprep.core.progress import progress_bar
 from dataprep.core.workers import num_cores, run_tasks
 from dataprep.stages.normalize.convert import KEYS
 from dataprep.stages.normalize.formats.flat_trees import holds_flat_trees
+from dataprep.stages.normalize.formats.turn_rows import holds_turn_rows
 from dataprep.stages.normalize.settings import Settings
 from dataprep.stages.normalize.unit import Tally, Unit, normalize_unit, prepare
 from dataprep.stages.read.cut import cut
@@ -55,7 +56,9 @@ def normalized(
     if total_bytes is not None:
         num_workers = min(num_workers, 1 + total_bytes // UNIT_BYTES)
     with progress_bar(total_bytes, "B", "normalize") as bar:
-        for unit, result in run_tasks(normalize_unit, _units(segments, folder), num_workers, prepare, normalizer):
+        for unit, result in run_tasks(
+            normalize_unit, _units(segments, folder, normalizer[0]), num_workers, prepare, normalizer
+        ):
             bar.update(sum(segment.bytes for segment in unit.segments))
             yield result
 
@@ -75,36 +78,41 @@ class _Digest:
         return self._hash.hexdigest()
 
 
-def _units(segments: Iterable[Segment], folder: Path) -> Iterator[Unit]:
-    for number, (share, flat_trees) in enumerate(_shares(segments)):
+def _units(segments: Iterable[Segment], folder: Path, settings: Settings) -> Iterator[Unit]:
+    for number, (share, joined_by) in enumerate(_shares(segments, settings)):
         path = folder / f".unit-{os.getpid()}-{number:05d}.parquet"
-        yield Unit(segments=share, path=path, flat_trees=flat_trees)
+        yield Unit(segments=share, path=path, joined_by=joined_by)
 
 
-def _shares(segments: Iterable[Segment]) -> Iterator[tuple[list[Segment], bool]]:
-    """Put segments together to units; a file of flat trees is a unit of its own, however large."""
+def _shares(segments: Iterable[Segment], settings: Settings) -> Iterator[tuple[list[Segment], str]]:
+    """Put segments together to units; a file whose rows are messages is a unit of its own, however large."""
     share: list[Segment] = []
     size = rows = 0
     for _, own in groupby(segments, lambda segment: segment.file.name):
         rest = iter(own)
         first = next(rest)
         of_file = chain([first], rest)
-        if _begins_flat_tree(first):
+        if joined_by := _joined_by(first, settings):
             if share:
-                yield share, False
+                yield share, ""
                 share, size, rows = [], 0, 0
-            yield list(of_file), True
+            yield list(of_file), joined_by
         for segment in of_file:
             share.append(segment)
             size += segment.bytes if segment.data is None else len(segment.data)
             rows += segment.rows
             if size >= UNIT_BYTES or rows >= UNIT_ROWS:
-                yield share, False
+                yield share, ""
                 share, size, rows = [], 0, 0
     if share:
-        yield share, False
+        yield share, ""
 
 
-def _begins_flat_tree(segment: Segment) -> bool:
+def _joined_by(segment: Segment, settings: Settings) -> str:
+    """What makes conversations of a file's rows, by its first; nothing where each row is one."""
     first = next(read_rows(segment, columns=KEYS), None) if segment.kind != "quarantine" else None
-    return first is not None and holds_flat_trees(first[1])
+    if first is not None and holds_flat_trees(first[1]):
+        return "trees"
+    if first is None or settings.shapes or settings.format not in (None, "openai"):
+        return ""
+    return "turns" if holds_turn_rows(first[1], settings.roles) else ""

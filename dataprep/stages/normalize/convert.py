@@ -84,6 +84,7 @@ from dataprep.stages.normalize.formats.pairs import (
 from dataprep.stages.normalize.formats.preference import from_preference, has_role, is_preference
 from dataprep.stages.normalize.formats.reshape import RESHAPED_KEYS, reshaped
 from dataprep.stages.normalize.formats.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
+from dataprep.stages.normalize.formats.turn_rows import TURN_ROW_KEYS
 from dataprep.stages.normalize.formats.turns import (
     LATER_LISTS,
     ROLE_KEYS,
@@ -138,6 +139,7 @@ KEYS = (
     *(*ANSWER_KEYS, *POST_KEYS, *(key for group in QUESTION_GROUPS for key in group)),
     *(*SPELLINGS, *SPEAKER_KEYS, *RESHAPED_KEYS, *(key for pair in PARALLEL_KEYS for key in pair)),
     *(*PARENT_KEYS, "id", "message_id", "role", "rank", "deleted", "review_result"),
+    *(*TURN_ROW_KEYS, "content", "value", "tool_calls", "name", "tool_call_id"),
 )
 
 # Only a row with one of these is looked at for the later formats, 6 to 9.
@@ -150,7 +152,10 @@ _EXCHANGE_KEYS = frozenset(key for pair in EXCHANGE_KEYS for key in pair) - froz
 _TALKS = ("prompt", "question", "query", "input", "context", *ANSWER_KEYS)
 _FURTHER_ROLES = tuple(key for key in ROLE_KEYS if key not in ("from", "role"))
 _PARENT_KEYS = frozenset(PARENT_KEYS)
-_ONE_TURN = "the row is one turn: join the rows of each dialogue into one row with a list of turns"
+_ONE_TURN = (
+    "the row is one turn; rows of a dialogue are joined where the file's first row names a known speaker: "
+    "--role NAME=user, --role NAME=assistant"
+)
 _DOCUMENTS = ("text", "marked")
 _TARGETS = ("user", "assistant", "system", "tool")
 

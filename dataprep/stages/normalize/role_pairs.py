@@ -75,6 +75,7 @@ SAID_PAIRS = frozenset(
 )
 
 _USERS = {frozenset(pair): pair[0] for pair in ROLE_PAIRS}
+_SPEAKERS = frozenset(name for pair in ROLE_PAIRS if pair not in SAID_PAIRS for name in pair)
 _DECORATION = " \t\r\n\u3000:：*[]【】<>|"
 
 
@@ -95,6 +96,11 @@ def with_role_pair(names: set[str], roles: Mapping[str, str]) -> Mapping[str, st
     if any(known[name] not in (None, role) for name, role in meant.items()):
         return roles
     return {**roles, **{name: role for name, role in known.items() if role is not None}, **meant}
+
+
+def may_speak(name: str, roles: Mapping[str, str]) -> bool:
+    """Tell whether a name is that of a role, or of one of those pairs who speak."""
+    return name in roles or (plain := plain_name(name)) in roles or plain in _SPEAKERS
 
 
 def pair_of(names: Iterable[object]) -> tuple[str, str] | None:

@@ -23,6 +23,7 @@ from dataprep.stages.normalize.branches import parts_of
 from dataprep.stages.normalize.columns import Columns, add_messages, to_batch
 from dataprep.stages.normalize.convert import columns_read, convert_as
 from dataprep.stages.normalize.formats.flat_trees import trees_of_rows
+from dataprep.stages.normalize.formats.turn_rows import dialogues_of_rows
 from dataprep.stages.normalize.message import as_json, identify
 from dataprep.stages.normalize.part import write_part
 from dataprep.stages.normalize.readings import reading_of
@@ -34,6 +35,7 @@ from dataprep.stages.read.rows import read_rows
 from schemas.manifest import Artefact
 
 GROUP_BYTES = 2 << 20
+JOINS = {"trees": trees_of_rows, "turns": dialogues_of_rows}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +44,7 @@ class Unit:
 
     segments: list[Segment]
     path: Path
-    flat_trees: bool = False  # the rows are messages, of one file, that make trees
+    joined_by: str = ""  # the rows are messages of one file: what makes conversations of them, a name in JOINS
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,9 +109,9 @@ class Normalizer:
             yield self._finished(columns, tally)
 
     def _rows(self, unit: Unit, tally: Tally) -> Iterator[tuple[RawFile, RawRow]]:
-        """Yield the unit's rows; those of flat trees as one a tree."""
+        """Yield the unit's rows; those that are messages as one a conversation."""
         rows = ((segment.file, row) for segment in unit.segments for row in read_rows(segment, columns=self.columns))
-        if not unit.flat_trees:
+        if not unit.joined_by:
             for file, row in rows:
                 tally.rows += 1
                 yield file, row
@@ -122,10 +124,10 @@ class Normalizer:
                 yield file, row
             else:
                 messages.append(row[:2])
-        for number, tree, joined in trees_of_rows(messages):
+        for number, conversation, joined in JOINS[unit.joined_by](messages):
             tally.rows += joined
             tally.joined += joined - 1
-            yield file, (number, tree, None)
+            yield file, (number, conversation, None)
 
     def _add_row(self, columns: Columns, tally: Tally, file: RawFile, row: RawRow) -> int:
         """Convert one row and append what it gives; returns the bytes of text."""
