@@ -1,5 +1,7 @@
 """What is foretold of a run: memory against measured peaks, FLOPs by hand, the choice of settings, and `train plan`."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,18 @@ def test_the_plan_of_a_run_is_printed_without_a_gpu(
     assert any(line.endswith("<- chosen") for line in lines)
     assert main(["plan", "--shards", str(tmp_path / "cache")]) == 1
     assert "name those of the run, as in --gpus 4xH100-80G" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path, tiny_tokenizer_dir: Path) -> None:
+    """As `train plan … | head -1` does it."""
+    base = tiny_model_dir(tmp_path / "base", tiny_tokenizer_dir, tied=True)
+    write_shards(tmp_path / "cache", tiny_tokenizer_dir, str(base), packed(chat_examples(tiny_tokenizer_dir, 9), 128))
+    flags = ["plan", "--shards", str(tmp_path / "cache"), "--gpus", "H100"]
+    command = [sys.executable, "-m", "train.cli", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
 def test_the_choice_does_not_change_what_was_fixed() -> None:

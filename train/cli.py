@@ -48,7 +48,7 @@ VERIFY_EXAMPLE = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `train`. Gives 0, or 1 after a mistake, 130 after Ctrl-C, 143 after SIGTERM, told in a line on stderr."""
+    """Run `train`. Gives 0, or 1 after a mistake, told in a line on stderr; 128 and more after a signal."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         options = parser_with_recipe(_parser, arguments, ALTERNATIVES).parse_args(arguments)
@@ -86,6 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SftpackError as error:
         _tell(f"train: {error}")
         return 1
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if arguments[:1] == ["run"]:
+            _tell(
+                "train: ended, since nobody reads its output any more; the same command goes on where it was saved last"
+            )
+        return 141
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             _tell("train: interrupted; no half-written file was left behind")
