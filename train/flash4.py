@@ -5,7 +5,9 @@ halves are called here. It need not be installed to import this file.
 """
 
 import os
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,7 +109,10 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _interface() -> Any:
-    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # what was compiled once stays on disk
+    """The package, told to keep on disk what it has compiled; it would name that folder by a user's name, if any."""
+    cache_folder = Path(tempfile.gettempdir()) / f"sftpack-{os.getuid()}" / "flash-attn-4"
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder))
     from flash_attn.cute import interface
 
     return interface
