@@ -6,6 +6,7 @@ halves are called here. It need not be installed to import this file.
 
 import os
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,13 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _interface() -> Any:
-    """The package, told to keep on disk what it has compiled; it would name that folder by a user's name, if any."""
-    cache_folder = Path(tempfile.gettempdir()) / f"sftpack-{os.getuid()}" / "flash-attn-4"
-    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
-    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder))
+    """The package, told to keep on disk what it has compiled, in a folder that nobody else writes to."""
+    own = Path(tempfile.gettempdir()) / f"sftpack-{os.getuid()}"
+    with suppress(OSError):
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid == os.getuid():
+            os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+            os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(own / "flash-attn-4"))
     from flash_attn.cute import interface
 
     return interface
