@@ -84,7 +84,7 @@ from dataprep.stages.normalize.formats.pairs import (
 from dataprep.stages.normalize.formats.preference import from_preference, has_role, is_preference
 from dataprep.stages.normalize.formats.reshape import RESHAPED_KEYS, reshaped
 from dataprep.stages.normalize.formats.trees import PARENT_KEYS, from_oasst, is_flat_message, is_tree
-from dataprep.stages.normalize.formats.turn_rows import TURN_ROW_KEYS
+from dataprep.stages.normalize.formats.turn_rows import TURN_ROW_KEYS, is_one_turn
 from dataprep.stages.normalize.formats.turns import (
     LATER_LISTS,
     ROLE_KEYS,
@@ -98,7 +98,7 @@ from dataprep.stages.normalize.formats.turns import (
     holds_turns,
     turn_keys,
 )
-from dataprep.stages.normalize.formats.unnamed import is_one_turn, numbered
+from dataprep.stages.normalize.formats.unnamed import numbered
 from dataprep.stages.normalize.formats.xlam import from_xlam, is_xlam
 from dataprep.stages.normalize.mapping import convert_shape, keys_of, shape_of
 from dataprep.stages.normalize.message import ROLE_NAMES

@@ -69,15 +69,15 @@ def _node(row: dict[str, Any]) -> dict[str, Any]:
 
 def _id(row: dict[str, Any]) -> Any:
     value = row.get("message_id")
-    return _comparable(value if value is not None else row.get("id"))
+    return comparable(value if value is not None else row.get("id"))
 
 
 def _parent(row: dict[str, Any]) -> Any:
     value = next((row[key] for key in PARENT_KEYS if row.get(key) is not None), None)
-    return None if value is None or value == "" or value != value else _comparable(value)
+    return None if value is None or value == "" or value != value else comparable(value)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """Make ids comparable: pandas writes whole numbers beside nulls as 7.0; a list or an object is no id."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -5,43 +5,52 @@ may stand before those it follows.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
+from dataprep.stages.normalize.formats.flat_trees import comparable
 from dataprep.stages.normalize.formats.turns import ROLE_KEYS, SYSTEM_KEYS, TEXT_KEYS
 from dataprep.stages.normalize.role_pairs import may_speak
 
+# Names of columns, word by word: (conversation, id) is conversation_id, conversationId, ConversationId.
 _WHOLES = ("conversation", "dialogue", "dialog", "conv", "session", "chat", "thread")
-_IDS = frozenset(f"{whole}{what}" for whole in _WHOLES for what in ("id", "hash"))
+_IDS = tuple((whole, what) for whole in _WHOLES for what in ("id", "hash"))
+_ROLES = tuple((key,) for key in ROLE_KEYS)
+_TEXTS = (*((key,) for key in TEXT_KEYS), ("turn", "text"), ("body",), ("utterances",))
 _PLACES = (
-    *("turn", "turnid", "turnindex", "turnidx", "turnnumber", "turnno", "utteranceid", "utteranceidx", "messageindex"),
-    *("messageidx", "messageorder", "index", "idx", "position", "order", "step", "seq", "sequence", "round"),
+    ("turn",),
+    *(("turn", what) for what in ("id", "index", "idx", "number", "no")),
+    *(("utterance", what) for what in ("id", "idx")),
+    *(("message", what) for what in ("index", "idx", "order")),
+    *((word,) for word in ("index", "idx", "position", "order", "step", "seq", "sequence", "round")),
 )
-_TIMES = ("timestamp", "createdat", "created", "time", "date", "datetime")
-_SPOKEN = (*TEXT_KEYS, "turntext", "body", "utterances")
+_TIMES = (("timestamp",), ("created", "at"), ("created",), ("time",), ("date",), ("datetime",))
 _OF_ALL = (*SYSTEM_KEYS, "tools", "functions")  # what each turn may repeat of its dialogue
+
+
+def _spellings(words: tuple[str, ...]) -> tuple[str, ...]:
+    titles = [word.title() for word in words]
+    return "_".join(words), "".join([words[0], *titles[1:]]), "".join(titles)
+
 
 # The columns of a table by which its rows are seen to be turns.
 TURN_ROW_KEYS = tuple(
-    dict.fromkeys(
-        spelled
-        for words in (
-            *((whole, what) for whole in _WHOLES for what in ("id", "hash")),
-            *(("turn", what) for what in ("id", "index", "idx", "number", "no", "text")),
-            *(("utterance", what) for what in ("id", "idx")),
-            *(("message", what) for what in ("index", "idx", "order")),
-            ("created", "at"),
-            *((one,) for one in ("turn", "index", "idx", "position", "order", "step", "seq", "sequence", "round")),
-            *((one,) for one in ("timestamp", "created", "time", "date", "datetime", "body", *ROLE_KEYS, *TEXT_KEYS)),
-        )
-        for spelled in (
-            "_".join(words),
-            words[0] + "".join(word.title() for word in words[1:]),
-            "".join(word.title() for word in words),
-        )
-    )
+    dict.fromkeys(spelled for words in (*_IDS, *_ROLES, *_TEXTS, *_PLACES, *_TIMES) for spelled in _spellings(words))
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Columns:
+    """What stands where in rows of these keys."""
+
+    dialogue: str
+    role: str
+    text: str
+    order: tuple[tuple[str, Callable[[Any], float | None]], ...]  # what may tell a turn's place, and how it is read
+    rest: tuple[str, ...]  # what stays in the message, a call for instance
 
 
 def holds_turn_rows(row: Any, roles: Mapping[str, str]) -> bool:
@@ -49,13 +58,17 @@ def holds_turn_rows(row: Any, roles: Mapping[str, str]) -> bool:
 
     `roles` are names of roles, those of the user and those built in.
     """
-    if not isinstance(row, dict):
+    columns = _columns_of(row)
+    if columns is None:
         return False
-    found = _named(row)
-    if found is None:
-        return False
-    one, role, text = (row[key] for key in found)
-    return _is_id(one) and isinstance(role, str) and may_speak(role, roles) and (text is None or isinstance(text, str))
+    role, text = row[columns.role], row[columns.text]
+    return isinstance(role, str) and may_speak(role, roles) and (text is None or isinstance(text, str))
+
+
+def is_one_turn(row: dict[str, Any]) -> bool:
+    """Tell whether a row is one turn of a dialogue whose id it gives, whoever speaks."""
+    named = _named(tuple(row))
+    return all(any(_found(named, names)) for names in (_IDS, _TEXTS))
 
 
 def dialogues_of_rows(rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any, int]]:
@@ -64,55 +77,65 @@ def dialogues_of_rows(rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, An
     Each row counts once; one that is no turn comes out as it is, in its place. Turns stand in the order of their
     numbers where all of a dialogue have one, else of their times, else of the file.
     """
-    held: dict[Any, list[tuple[int, dict[str, Any], tuple[str, str, str]]]] = {}
+    held: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
     others: list[tuple[int, Any, int]] = []
     for number, row in rows:
-        found = _named(row) if isinstance(row, dict) else None
-        if found is None or not _is_id(row[found[0]]):
+        if (columns := _columns_of(row)) is None:
             others.append((number, row, 1))
         else:
-            held.setdefault(str(row[found[0]]), []).append((number, row, found))
-    joined = [(turns[0][0], _dialogue(turns), len(turns)) for turns in held.values()]
+            held.setdefault(comparable(row[columns.dialogue]), []).append((number, row))
+    joined = [(turns[0][0], _dialogue([row for _, row in turns]), len(turns)) for turns in held.values()]
     yield from sorted([*joined, *others], key=lambda one: one[0])
 
 
-def _dialogue(turns: list[tuple[int, dict[str, Any], tuple[str, str, str]]]) -> dict[str, Any]:
-    rows = _in_order([row for _, row, _ in turns])
-    _, first, _ = turns[0]
-    found = turns[0][2]
-    of_all = {key: first[key] for key in _OF_ALL if first.get(key) is not None}
-    return {**of_all, "messages": [_turn(row, _named(row) or found) for row in rows]}
+def _dialogue(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    of_all = {key: rows[0][key] for key in _OF_ALL if rows[0].get(key) is not None}
+    return {**of_all, "messages": [_turn(row) for row in _in_order(rows)]}
 
 
-def _turn(row: dict[str, Any], found: tuple[str, str, str]) -> dict[str, Any]:
-    """The row as a message: what else it holds, a call for instance, stays in it."""
-    one, role, text = found
-    rest = {
-        key: value
-        for key, value in row.items()
-        if key not in (one, role, text, *_OF_ALL) and _plain(key) not in (*_PLACES, *_TIMES, "id")
-    }
-    return {"role": row.get(role), "content": row.get(text), **rest}
-
-
-def _named(row: dict[str, Any]) -> tuple[str, str, str] | None:
-    """The keys under which a row has its dialogue's id, who speaks, and what is said."""
-    plain = {_plain(key): key for key in reversed(row) if isinstance(key, str)}
-    one = next((plain[name] for name in plain if name in _IDS), None)
-    role = next((plain[name] for name in ROLE_KEYS if name in plain), None)
-    text = next((plain[name] for name in _SPOKEN if name in plain and plain[name] not in (one, role)), None)
-    return None if one is None or role is None or text is None else (one, role, text)
+def _turn(row: dict[str, Any]) -> dict[str, Any]:
+    columns = _columns(tuple(row))
+    assert columns is not None
+    return {"role": row[columns.role], "content": row[columns.text], **{key: row[key] for key in columns.rest}}
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    for names, read in ((_PLACES, _number), (_TIMES, _time)):
-        for name in names:
-            places = [next((read(row[key]) for key in row if _plain(key) == name), None) for row in rows]
-            known = [place for place in places if place is not None]
-            if len(set(known)) == len(rows):
-                order = sorted(range(len(rows)), key=lambda index: known[index])
-                return [rows[index] for index in order]
+    columns = _columns(tuple(rows[0]))
+    for key, read in columns.order if columns is not None else ():
+        places = [place for row in rows if (place := read(row.get(key))) is not None]
+        if len(set(places)) == len(rows):
+            return [rows[index] for index in sorted(range(len(rows)), key=places.__getitem__)]
     return rows
+
+
+def _columns_of(row: Any) -> _Columns | None:
+    """Where a turn has what; None for a row that is none, or names no dialogue."""
+    columns = _columns(tuple(row)) if isinstance(row, dict) else None
+    return columns if columns is not None and _is_id(row[columns.dialogue]) else None
+
+
+@lru_cache(maxsize=1024)
+def _columns(keys: tuple[str, ...]) -> _Columns | None:
+    """Where rows of these keys have what: found once, for the rows of a table have the same."""
+    named = _named(keys)
+    one, role, text = (next(_found(named, names), None) for names in (_IDS, _ROLES, _TEXTS))
+    if one is None or role is None or text is None:
+        return None
+    order = [(key, read) for names, read in ((_PLACES, _number), (_TIMES, _time)) for key in _found(named, names)]
+    left = {one, role, text, named.get("id"), *_OF_ALL, *(key for key, _ in order)}
+    rest = tuple(key for key in keys if key not in left)
+    return _Columns(dialogue=one, role=role, text=text, order=tuple(order), rest=rest)
+
+
+def _named(keys: tuple[str, ...]) -> dict[str, str]:
+    """Keys by their names however these are spelled: Conversation_ID is conversationid."""
+    plain = str.maketrans("", "", "_ -")
+    return {key.lower().translate(plain): key for key in reversed(keys) if isinstance(key, str)}
+
+
+def _found(named: dict[str, str], names: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Those of the names that are there, as they are spelled, in the names' order."""
+    return (named[name] for name in map("".join, names) if name in named)
 
 
 def _number(value: Any) -> float | None:
@@ -136,8 +159,3 @@ def _time(value: Any) -> float | None:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value == value and value != ""
-
-
-def _plain(key: Any) -> str:
-    """The key's name however it is spelled: Conversation_ID as conversationid."""
-    return key.lower().replace("_", "").replace(" ", "").replace("-", "") if isinstance(key, str) else ""

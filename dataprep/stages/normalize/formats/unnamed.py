@@ -28,8 +28,6 @@ _SPEAKERS = {"human": "user", "user": "user", "ai": "assistant", "assistant": "a
 # A turn that lacks its speaker under the keys of OpenAI and ShareGPT is a damaged one.
 _LONE_TEXTS = tuple(key for key in TEXT_KEYS if key not in ("content", "value", "parts"))
 _NUMBERED = re.compile(r"(.*?[^\W\d])[ _-]?(\d{1,3})")
-_DIALOGUE_IDS = ("dialogueid", "dialogid", "convid", "conversationid", "conversationhash", "sessionid", "chatid")
-_ONE_TEXT = ("utterance", "text", "sentence", "message", "content", "turntext", "body")
 _PLACE = re.compile(r"(\D*)(\d{1,3})")
 _TURNS = ("message", "turn", "round", "utterance", "msg")
 _ANSWERS = ("response", "answer", "output", "target", "reply", "completion")
@@ -130,12 +128,6 @@ def _text_of(turn: dict[str, Any]) -> Any:
 
 def _is_text(value: object) -> bool:
     return type(value) is str
-
-
-def is_one_turn(row: dict[str, Any]) -> bool:
-    """Tell whether a row is one turn of a dialogue whose id it gives, as tables of utterances have them."""
-    names = {key.lower().replace("_", "") for key in row if type(key) is str}
-    return not names.isdisjoint(_DIALOGUE_IDS) and not names.isdisjoint(_ONE_TEXT)
 
 
 def _in_order(column: dict[int, Any]) -> list[Any]:
