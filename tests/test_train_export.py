@@ -35,7 +35,7 @@ def made(home: Path, tokenizer: Path, dtype: torch.dtype = torch.float32) -> tup
 
 def exported(model: Any, out: Path, base: ModelFiles, shards: Shards) -> ExportProof:
     engine = SimpleNamespace(module=model, empty_partition_cache=lambda: None)
-    return export(take(engine, base, ALONE, is_adapter=False), out, base, shards)
+    return export(take(engine, base, ALONE, is_adapter=False), out, shards.tokenizer, base, shards)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -145,7 +145,8 @@ def test_merging_is_what_the_adapters_do(home: Path, tmp_path: Path, dora: bool,
             parameter.data += 0.1 * torch.randn_like(parameter)
     ranks = Ranks(rank=0, local_rank=0, num_ranks=1, device=torch.device("cpu"))
     taken = take(_Engine(model), base, ranks, is_adapter=True)
-    proof = export(taken, tmp_path / "adapter", base, open_shards(home / "cache"))
+    shards = open_shards(home / "cache")
+    proof = export(taken, tmp_path / "adapter", shards.tokenizer, base, shards)
     assert (proof.weights, proof.tied) == (2 * 2 * (3 if dora else 2), True)
     merged = load_weights(find_model(str(tmp_path / "adapter")), dtype)
     assert merged.dtype == dtype

@@ -48,7 +48,7 @@ class Best:
         folder = self._folder / f"step-{step:06d}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed behind this step
         note = EVALUATION, json.dumps({"step": step, "eval_loss": loss}) + "\n"
-        keep(taken, folder, self._files, self._shards, note)
+        keep(taken, folder, self._shards.tokenizer, self._files, note)
         for old in set(self._folder.glob("step-*")) - {folder}:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -29,11 +29,11 @@ NO_TOKENIZER = "adapter_*", "*.safetensors*", "*.bin*", "*.pt*", "*.gguf", "conf
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taken:
-    """What a run has trained so far, as it was when it was taken: a model's weights, or an adapter's."""
+    """A model, or what a run had trained of one when it was taken: its weights, or an adapter's."""
 
-    model: Any  # for its settings; its weights may have changed since
-    weights: dict[str, torch.Tensor]  # in CPU memory of rank 0, elsewhere none
-    is_adapter: bool
+    model: Any  # where weights are given, for its settings: its own may have changed since
+    weights: dict[str, torch.Tensor] | None = None  # in CPU memory of rank 0, elsewhere none
+    is_adapter: bool = False
 
 
 def take(engine: Any, base: ModelFiles, ranks: Ranks, *, is_adapter: bool) -> Taken:
@@ -49,19 +49,18 @@ def take(engine: Any, base: ModelFiles, ranks: Ranks, *, is_adapter: bool) -> Ta
     return Taken(model=engine.module, weights=weights, is_adapter=is_adapter)
 
 
-def export(taken: Taken, folder: Path, base: ModelFiles, shards: Shards) -> ExportProof:
-    """Write what was taken as a folder that transformers or peft loads, with the shards' tokenizer, and prove it."""
-    write = write_adapter_folder if taken.is_adapter else write_model
-    return write(taken.model, taken.weights, folder, shards.tokenizer, base, shards)
+def export(taken: Taken, folder: Path, tokenizer: Path, base: ModelFiles, shards: Shards | None) -> ExportProof:
+    """Write a folder that transformers or peft loads, with a tokenizer and where generation stops, proven on `base`."""
+    with _whole_folder(folder, tokenizer) as temporary:
+        _put(taken, temporary, tokenizer, base)
+        with _reaching_the_disk(temporary):
+            return prove_export(temporary, base, shards)
 
 
-def keep(taken: Taken, folder: Path, base: ModelFiles, shards: Shards, note: tuple[str, str]) -> None:
+def keep(taken: Taken, folder: Path, tokenizer: Path, base: ModelFiles, note: tuple[str, str]) -> None:
     """Write it likewise, with a further file of this name and text, but prove nothing yet."""
-    with _whole_folder(folder, shards.tokenizer) as temporary:
-        if taken.is_adapter:
-            _put_adapter(taken.model, taken.weights, base, temporary, shards.tokenizer)
-        else:
-            _put_model(taken.model, taken.weights, temporary, shards.tokenizer)
+    with _whole_folder(folder, tokenizer) as temporary:
+        _put(taken, temporary, tokenizer, base)
         name, text = note
         (temporary / name).write_text(text, encoding="utf-8")
         with _reaching_the_disk(temporary):
@@ -72,49 +71,19 @@ def export_files(files: ModelFiles, folder: Path, shards: Shards | None) -> Expo
     """Write a model from its files, in their dtype; an adapter is merged. On the CPU, by one process."""
     build_in_one_piece()
     model = load_weights(files, read_shape(files).dtype or torch.bfloat16)
-    return write_model(model, None, folder, files.tokenizer, files, shards)
+    return export(Taken(model=model), folder, files.tokenizer, files, shards)
 
 
-def write_model(
-    model: Any,
-    weights: dict[str, torch.Tensor] | None,
-    folder: Path,
-    tokenizer: Path,
-    base: ModelFiles,
-    shards: Shards | None,
-) -> ExportProof:
-    """Write `model`, or these weights of it, with a tokenizer and proven against `base`."""
-    with _whole_folder(folder, tokenizer) as temporary:
-        _put_model(model, weights, temporary, tokenizer)
-        with _reaching_the_disk(temporary):
-            return prove_export(temporary, base, shards)
-
-
-def write_adapter_folder(
-    model: Any,
-    weights: dict[str, torch.Tensor],
-    folder: Path,
-    tokenizer: Path,
-    base: ModelFiles,
-    shards: Shards | None,
-) -> ExportProof:
-    """Write adapters with a tokenizer and where generation stops, and prove that they load beside `base`."""
-    with _whole_folder(folder, tokenizer) as temporary:
-        _put_adapter(model, weights, base, temporary, tokenizer)
-        with _reaching_the_disk(temporary):
-            return prove_export(temporary, base, shards)
-
-
-def _put_model(model: Any, weights: dict[str, torch.Tensor] | None, folder: Path, tokenizer: Path) -> None:
+def _put(taken: Taken, folder: Path, tokenizer: Path, base: ModelFiles) -> None:
+    model, weights = taken.model, taken.weights
     _add_turn_end(model.generation_config, tokenizer)
-    model.save_pretrained(folder, state_dict=weights)
-    _set_dtype(folder / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
-
-
-def _put_adapter(model: Any, weights: dict[str, torch.Tensor], base: ModelFiles, folder: Path, tokenizer: Path) -> None:
-    write_adapter(model, weights, base.name, folder)
-    _add_turn_end(model.generation_config, tokenizer)
-    model.generation_config.save_pretrained(folder)
+    if taken.is_adapter:
+        assert weights is not None
+        write_adapter(model, weights, base.name, folder)
+        model.generation_config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
+        _set_dtype(folder / "config.json", next(iter((weights or model.state_dict()).values())).dtype)
 
 
 @contextmanager

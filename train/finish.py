@@ -30,7 +30,7 @@ def finish(watch: Watch, files: ModelFiles, report: RunReport | None) -> None:
     if log is None or report is None:
         return
     folder = made[lora is not None]
-    proof = export(taken, folder, files, shards)
+    proof = export(taken, folder, shards.tokenizer, files, shards)
     if lora is not None and lora.merge:
         folder = out / "model"
         proof = export_files(replace(files, adapter=out / "adapter"), folder, shards)

@@ -109,6 +109,7 @@ def _gradients(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
+@cache
 def _interface() -> Any:
     """The package, told to keep on disk what it has compiled, in a folder that nobody else writes to."""
     own = Path(tempfile.gettempdir()) / f"sftpack-{os.getuid()}"

@@ -11,7 +11,7 @@ import torch
 
 from schemas.errors import TrainError
 from train.checkpoint import RECORD, STATE, Checkpoint, newest_checkpoint, read_checkpoint
-from train.export import export_files, write_adapter_folder, write_model
+from train.export import Taken, export, export_files
 from train.hub import ModelFiles, find_model
 from train.launch import import_deepspeed
 from train.lora import choose_trained
@@ -51,10 +51,11 @@ def export_checkpoint(folder: Path, out: Path, *, merge: bool) -> ExportProof:
     if method.lora is None:
         dtype = read_shape(base).dtype
         half = dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
-        return write_model(model.to(half), None, out, base.tokenizer, base, None)
+        return export(Taken(model=model.to(half)), out, base.tokenizer, base, None)
     adapter = out.with_name(f".{out.name}.adapter") if merge else out
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
-    proof = write_adapter_folder(model, weights, adapter, base.tokenizer, base, None)
+    taken = Taken(model=model, weights=weights, is_adapter=True)
+    proof = export(taken, adapter, base.tokenizer, base, None)
     return _merged(base, adapter, out) if merge else proof
 
 

@@ -22,7 +22,7 @@ from train.attention import NAME, bounds, check_every_layer_attends
 from train.batch import collate, pack_order
 from train.config import RunConfig, flag_name
 from train.deepspeed_config import deepspeed_config
-from train.export import gathered_weights, write_model
+from train.export import Taken, export, gathered_weights
 from train.gpus import common_gpu
 from train.hub import ModelFiles
 from train.kernels import check_isolation, choose_attention
@@ -79,8 +79,8 @@ def train_with_trl(
     trainer.train()
     weights = _whole_weights(trainer, files, ranks)
     if ranks.is_first:
-        module = trainer.accelerator.unwrap_model(trainer.model)
-        proof = write_model(module, weights, out / "model", shards.tokenizer, files, shards)
+        taken = Taken(model=trainer.accelerator.unwrap_model(trainer.model), weights=weights)
+        proof = export(taken, out / "model", shards.tokenizer, files, shards)
         print(f"model      {out / 'model'}", f"checked    {proof.line()}", sep="\n", flush=True)
 
 
