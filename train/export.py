@@ -20,7 +20,7 @@ from train.hub import ModelFiles
 from train.launch import Ranks, import_deepspeed
 from train.load import Shards
 from train.lora import write_adapter
-from train.model import build_in_one_piece, load_weights, read_shape
+from train.model import build_in_one_piece, half_dtype, load_weights, read_shape
 from train.proof import ExportProof, prove_export
 
 CHAT_TEMPLATES = "additional_chat_templates"  # where transformers keeps those that have names
@@ -43,9 +43,8 @@ def take(engine: Any, base: ModelFiles, ranks: Ranks, *, is_adapter: bool) -> Ta
     adapters stay as they are.
     """
     engine.empty_partition_cache()  # ZeRO-3 joins weights ahead, also behind the last step
-    dtype = None if is_adapter else read_shape(base).dtype
-    half = dtype if dtype in (torch.bfloat16, torch.float16) else None
-    weights = gathered_weights(engine.module, half, ranks, trained_only=is_adapter)
+    dtype = None if is_adapter else half_dtype(base)
+    weights = gathered_weights(engine.module, dtype, ranks, trained_only=is_adapter)
     return Taken(model=engine.module, weights=weights, is_adapter=is_adapter)
 
 

@@ -16,7 +16,7 @@ from train.hub import ModelFiles, find_model
 from train.launch import import_deepspeed
 from train.lora import choose_trained
 from train.method import Lora, Method
-from train.model import build_in_one_piece, load_weights, read_shape
+from train.model import build_in_one_piece, half_dtype, load_weights
 from train.proof import ExportProof
 
 
@@ -49,9 +49,7 @@ def export_checkpoint(folder: Path, out: Path, *, merge: bool) -> ExportProof:
     choose_trained(model, method, seed=0)
     _fill(model, _trained_weights(folder, checkpoint), folder)
     if method.lora is None:
-        dtype = read_shape(base).dtype
-        half = dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
-        return export(Taken(model=model.to(half)), out, base.tokenizer, base, None)
+        return export(Taken(model=model.to(half_dtype(base) or torch.float32)), out, base.tokenizer, base, None)
     adapter = out.with_name(f".{out.name}.adapter") if merge else out
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     taken = Taken(model=model, weights=weights, is_adapter=True)

@@ -75,6 +75,12 @@ def read_shape(files: ModelFiles) -> ModelShape:
     )
 
 
+def half_dtype(files: ModelFiles) -> torch.dtype | None:
+    """The dtype of a model's files where it is a half-precision one: what is trained from them is written in it."""
+    dtype = read_shape(files).dtype
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
 def shape_as_trained(files: ModelFiles, method: Method) -> ModelShape:
     """The shape with the number of parameters that `method` trains.
 

@@ -11,7 +11,7 @@ from schemas.errors import ModelError, TrainError
 from train.hub import ModelFiles, find_model
 from train.load import Packs, Shards
 from train.lora import ADAPTER_WEIGHTS
-from train.model import build_in_one_piece, check_fits, load_weights, read_shape, tokenizer_hashes
+from train.model import build_in_one_piece, check_fits, half_dtype, load_weights, read_shape, tokenizer_hashes
 
 LOOKED_AT = 256  # packs, for the shortest answer
 LONGEST_PROMPT = 2048
@@ -149,8 +149,7 @@ def _check_against_base(written: dict[str, tuple[int, ...]], base: ModelFiles, f
 
 
 def _check_dtype(dtypes: set[torch.dtype], loaded: torch.dtype, base: ModelFiles, folder: Path) -> None:
-    theirs = read_shape(base).dtype
-    expected = theirs if theirs in (torch.bfloat16, torch.float16) else loaded
+    expected = half_dtype(base) or loaded
     if expected not in dtypes or dtypes - {expected, torch.float32}:  # some norms and routers are kept in float32
         raise ModelError(f"{folder}: its weights are {dtypes}, they should be {expected}")
 

@@ -34,9 +34,9 @@ from train.model import (
     DTYPES,
     ModelShape,
     checkpoint_layers,
+    half_dtype,
     load_weights,
     make_room,
-    read_shape,
     shape_as_trained,
     shape_for,
 )
@@ -269,8 +269,7 @@ def _opening_lines(config: RunConfig, shards: Shards, trainer: Any) -> list[str]
 
 def _whole_weights(trainer: Any, files: ModelFiles, ranks: Ranks) -> dict[str, torch.Tensor]:
     """All weights in CPU memory of rank 0, in the dtype of the model's files."""
-    dtype = read_shape(files).dtype
-    half = dtype if dtype in (torch.bfloat16, torch.float16) else None
+    half = half_dtype(files)
     module = trainer.accelerator.unwrap_model(trainer.model)
     if _launcher() != "FSDP":
         return gathered_weights(module, half, ranks)
