@@ -178,6 +178,15 @@ def test_a_model_whose_layers_carry_state_is_refused(tmp_path: Path, model_dir: 
         check_every_layer_attends(load(model_dir, register_packed_attention()), torch.device("cpu"), 3)
 
 
+def test_layers_are_seen_through_a_wrapper_that_copies_what_they_are_called_with(model_dir: Path) -> None:
+    def copied(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:  # as FSDP2 does on a GPU
+        return arguments, {name: set(each) if isinstance(each, set) else each for name, each in named.items()}
+
+    model = load(model_dir, register_packed_attention())
+    model.register_forward_pre_hook(copied, with_kwargs=True)
+    check_every_layer_attends(model, torch.device("cpu"), 2)
+
+
 def test_a_model_that_keeps_the_bounds_from_its_attention_is_refused(model_dir: Path) -> None:
     model = load(model_dir, register_packed_attention())
     with pytest.raises(TrainError, match="does not tell its attention where examples end"):

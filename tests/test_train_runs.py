@@ -262,3 +262,12 @@ def test_compiled_layers_and_the_head_in_the_loss_at_zero_3(home: Path, flags: l
     one, two = _finish(*plain), Finished(out=out, stdout=stdout)
     for measure in ("loss", "eval_loss", "grad_norm"):
         assert two.values(measure) == pytest.approx(one.values(measure), rel=1e-4), measure
+
+
+def test_layers_that_do_not_compile_train_as_they_are_at_zero_3(runs: dict[str, Finished], home: Path) -> None:
+    """The compiler fails in a backward pass, half of which DeepSpeed then has behind it."""
+    script = ["env", "BROKEN_COMPILER=1", *TWO_RANKS, str(Path(__file__).with_name("kernels_of_a_gpu.py")), "run"]
+    broken = _finish(*_start(home, script, "broken-compiler", "--zero", "3"))
+    assert "layers     torch.compile failed: no kernel for this GPU; head: in the loss" in broken.stdout
+    for measure in ("loss", "eval_loss", "grad_norm"):
+        assert broken.values(measure) == pytest.approx(runs["one-rank"].values(measure), rel=1e-4), measure

@@ -67,7 +67,8 @@ def check_every_layer_attends(model: Any, device: torch.device, num_layers: int)
     )
     seen: set[int] = set()
     with torch.no_grad():
-        model(input_ids=token, position_ids=token, use_cache=False, seen_layers=seen, **bounds(batch))
+        # a call, not the set: FSDP2 hands layers a copy of it
+        model(input_ids=token, position_ids=token, use_cache=False, saw_layer=seen.add, **bounds(batch))
     if len(seen) != num_layers:
         raise TrainError(
             f"only {len(seen)} of the model's {num_layers} layers use the attention that keeps examples apart, so the "
@@ -113,8 +114,8 @@ def packed_attention(
             f"{type(module).__name__} does not tell its attention where examples end, so packs would run together; "
             "choose a model that transformers gives an attention interface"
         )
-    if (seen := kwargs.get("seen_layers")) is not None:
-        seen.add(id(module))
+    if (saw_layer := kwargs.get("saw_layer")) is not None:
+        saw_layer(id(module))
     for name, what in UNSUPPORTED.items():
         if kwargs.get(name) is not None:
             raise TrainError(f"{type(module).__name__} uses {what}, which attention on packs does not support yet")

@@ -76,15 +76,15 @@ def _load(files: ModelFiles) -> Speaker:
 
     from train.model import load_weights, told_as_model_error
 
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu else torch.float32
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with told_as_model_error(files):
         tokenizer: Any = AutoTokenizer.from_pretrained(files.tokenizer, gguf_file=files.gguf, local_files_only=True)
-    model = load_weights(files, dtype)
+    model = load_weights(files, dtype, device=device).eval()
     if tokenizer.chat_template is None:
         raise ModelError(f"{files.name}: its tokenizer has no chat template; choose a chat model")
     label = Path(files.name).name if files.gguf else files.name
-    return Speaker(label=label, model=model.to("cuda" if on_gpu else "cpu").eval(), tokenizer=tokenizer)
+    return Speaker(label=label, model=model, tokenizer=tokenizer)
 
 
 def _opening(system: str | None, prompt: str) -> list[dict[str, str]]:

@@ -83,5 +83,5 @@ def _losses(files: ModelFiles, shards: Shards, packs: Packs) -> np.ndarray:
     shape = read_shape(files)
     check_fits(files, shape, shards)
     choose_attention(device, dtype, shape.head_dim)
-    model = load_weights(files, dtype, NAME).to(device).eval()
+    model = load_weights(files, dtype, NAME, device).eval()
     return losses_by_source(model, packs, len(shards.manifest.sources), device)

@@ -1,5 +1,6 @@
 """Model files and settings in, DeepSpeed's engine around the model out, with the kernels that work here."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from train.attention import check_every_layer_attends
 from train.config import RunConfig
 from train.deepspeed_config import deepspeed_config
 from train.hub import ModelFiles
-from train.kernels import Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
+from train.kernels import CompileFailed, Kernels, check_isolation, choose_attention, choose_kernels, probe_tokens
 from train.launch import Ranks, import_deepspeed
 from train.lora import adapted_layers, choose_trained
 from train.model import DTYPES, ModelShape, count_parameters, count_trained, decoder_layers, load_model, make_room
@@ -42,12 +43,29 @@ def build_engine(
     with _config_error_told():
         import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
     attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
-    model, keep_alive = load_model(files, config, settings)
+    try:
+        return _built(files, shape, config, settings, ranks, attention)
+    except CompileFailed as error:
+        reason = str(error)
+    gc.collect()  # the broken engine, once the error holds it no more
+    return _built(files, shape, config, settings, ranks, attention, reason)
+
+
+def _built(
+    files: ModelFiles,
+    shape: ModelShape,
+    config: RunConfig,
+    settings: dict[str, Any],
+    ranks: Ranks,
+    attention: str,
+    not_compiled: str | None = None,
+) -> Engine:
+    model, keep_alive = load_model(files, config, settings, ranks.device)
     num_new_tokens = make_room(model, shape.vocab_size, config.seed)
     num_parameters = count_parameters(model)
     choose_trained(model, config.method, config.seed)
     num_trained, adapted = count_trained(model), adapted_layers(model)
-    wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention)
+    wrapped, kernels = wrap_model(model, shape, config, settings, ranks, attention, not_compiled)
     return Engine(
         deepspeed=wrapped,
         num_parameters=num_parameters,
@@ -66,15 +84,19 @@ def wrap_model(
     settings: dict[str, Any],
     ranks: Ranks,
     attention: str,
+    not_compiled: str | None = None,
 ) -> tuple[Any, Kernels]:
-    """Choose the model's kernels, see that its examples keep apart, and put the engine around it."""
+    """Choose the model's kernels, see that its examples keep apart, and put the engine around it.
+
+    `not_compiled` is a reason not to compile its layers. Raises CompileFailed where ZeRO-3 has to begin anew with it.
+    """
     on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
     deepspeed = import_deepspeed(on_gpu=on_gpu)
     model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
     if in_pieces:
         _join_layer_by_layer(model, deepspeed)
     else:
-        kernels = _probed(model.to(ranks.device), shape, config, ranks, attention)
+        kernels = _probed(model.to(ranks.device), shape, config, ranks, attention, not_compiled)
     if config.optimizer is None:
         optimized: dict[str, Any] = {"optimizer": build_optimizer(model, config, on_gpu=on_gpu)}
     else:
@@ -87,7 +109,7 @@ def wrap_model(
         keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
         with _inputs_seen(decoder_layers(model)):
-            kernels = _probed(wrapped, shape, config, ranks, attention)
+            kernels = _probed(wrapped, shape, config, ranks, attention, not_compiled)
     if config.method.neftune:  # once the probes are done, which must not be disturbed
         add_noise(model, config.method.neftune)
     return wrapped, kernels
@@ -122,11 +144,13 @@ def _inputs_seen(layers: list[torch.nn.Module]) -> Iterator[None]:
             hook.remove()
 
 
-def _probed(model: Any, shape: ModelShape, config: RunConfig, ranks: Ranks, attention: str) -> Kernels:
+def _probed(
+    model: Any, shape: ModelShape, config: RunConfig, ranks: Ranks, attention: str, not_compiled: str | None
+) -> Kernels:
     """Choose the kernels of a model, or of the engine around it, and see that its examples keep apart."""
     check_every_layer_attends(model, ranks.device, shape.num_layers)
     num_tokens = probe_tokens(config, ranks.device)
-    kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens)
+    kernels = choose_kernels(model, attention, shape.vocab_size, ranks.device, num_tokens, not_compiled)
     check_isolation(model, shape.vocab_size, ranks.device, num_tokens)
     return kernels
 

@@ -24,6 +24,10 @@ APART = "apart from the loss"
 FLASH4 = "pip install 'sftpack[gpu]'"
 
 
+class CompileFailed(Exception):
+    """ZeRO-3's engine is left with half a pass, and of no use any more; the reason is the text."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernels:
     """What was chosen, in words."""
@@ -48,17 +52,23 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
 
 
 def choose_kernels(
-    model: Any, attention: str, vocab_size: int, device: torch.device, num_tokens: int = PROBE_TOKENS
+    model: Any,
+    attention: str,
+    vocab_size: int,
+    device: torch.device,
+    num_tokens: int = PROBE_TOKENS,
+    not_compiled: str | None = None,
 ) -> Kernels:
     """Compile the layers and fuse the head of a model on `device`, each where it works.
 
-    `model` is a whole one, or the engine around one that ZeRO-3 has cut up.
+    `model` is a whole one, or the engine around one that ZeRO-3 has cut up. `not_compiled` is a reason not to try.
+    Raises CompileFailed, of an engine only.
     """
     if device.type != "cuda":
         return Kernels(attention=attention, layers=AS_THEY_ARE, head=APART)
     batch, dtype = probe(vocab_size, device, num_tokens), getattr(model, "module", model).dtype
     layers, measure = "compiled", None
-    if (failed := compile_layers(model, batch)) is None:
+    if (failed := not_compiled or compile_layers(model, batch)) is None:
         measure = _loss_kernel(device, dtype)
     else:
         layers = f"{AS_THEY_ARE} ({failed})"
@@ -106,7 +116,8 @@ def probe_tokens(config: RunConfig, device: torch.device) -> int:
 def compile_layers(model: Any, batch: Batch) -> str | None:
     """Compile each decoder layer; all share one program. Gives the reason where that fails, and leaves them as is.
 
-    Only what a layer computes: DeepSpeed's hooks, which join its weights' pieces before, stay outside.
+    Only what a layer computes: DeepSpeed's hooks, which join its weights' pieces before, stay outside. Raises
+    CompileFailed where it can't be left as is.
     """
     layers = decoder_layers(getattr(model, "module", model))
     if hasattr(model, "module"):
@@ -119,10 +130,15 @@ def compile_layers(model: Any, batch: Batch) -> str | None:
         layer.forward = torch.compile(layer.forward, dynamic=True)
     try:
         go_back(model, summed_loss(model, batch))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # of any library below torch.compile; training goes on without it
+        reason = f"torch.compile failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
+        if hasattr(model, "module"):
+            raise CompileFailed(reason) from error
         for layer in layers:
             del layer.forward
-        return f"torch.compile failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
+        return reason
     return None
 
 

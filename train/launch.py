@@ -65,10 +65,16 @@ def num_local_processes(asked: int | None) -> int:
 
 
 def launch_processes(num_processes: int, arguments: list[str]) -> int:
-    """Start `train` with `arguments` once a device, and wait; gives the exit code to leave with.
+    """Start `train` with `arguments` once a device, and wait; gives the exit code to leave with."""
+    with launched(num_processes, arguments, {}) as processes:
+        return processes.wait()
 
-    A signal reaches each process once; where one process fails, the others are ended. Should this one be killed, they
-    die with it.
+
+@contextlib.contextmanager
+def launched(num_processes: int, arguments: list[str], variables: dict[str, str]) -> Iterator["Processes"]:
+    """Start `train` with `arguments` once a device; `variables` join the environment.
+
+    They end with the block at the latest. Should this process be killed, they die with it.
     """
     import torch.distributed
 
@@ -83,22 +89,76 @@ def launch_processes(num_processes: int, arguments: list[str]) -> int:
         LAUNCHER: str(os.getpid()),
     }
     command = [sys.executable, "-m", "train.cli", *arguments]
-    processes: list[subprocess.Popen[bytes]] = []
-    with _passed_on(processes) as passed:
+    started: list[subprocess.Popen[bytes]] = []
+    try:
         for number in map(str, range(num_processes)):
             # a process group of its own: Ctrl-C reaches this process only, which passes it on
-            ranked = environment | {"RANK": number, "LOCAL_RANK": number}
-            processes.append(subprocess.Popen(command, env=ranked, process_group=0))
-        codes = _wait(processes)
-    failed = next(((rank, code) for rank, code in codes.items() if code != 0), None)
-    if failed is None:
-        return 0
-    rank, code = failed
-    if code < 0 and -code in passed:  # before it listened to signals
-        return 128 - code
-    if code < 0:
-        raise TrainError(f"rank {rank} was killed by signal {-code}; if memory ran out, `dmesg` says so")
-    return code  # the rank has told its error
+            ranked = environment | variables | {"RANK": number, "LOCAL_RANK": number}
+            started.append(subprocess.Popen(command, env=ranked, process_group=0))
+        yield Processes(started)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+class Processes:
+    """The ranks that this process started."""
+
+    def __init__(self, started: "list[subprocess.Popen[bytes]]") -> None:
+        self._started = started
+        self._passed: set[int] = set()  # signals
+
+    def wait(self) -> int:
+        """Until all have ended; gives the exit code to leave with. Raises TrainError where one was killed.
+
+        A signal reaches each process once; where one process fails, the others are ended.
+        """
+        with self._passing_signals_on():
+            codes = self._codes()
+        failed = next(((rank, code) for rank, code in codes.items() if code != 0), None)
+        if failed is None:
+            return 0
+        rank, code = failed
+        if code < 0 and -code in self._passed:  # before it listened to signals
+            return 128 - code
+        if code < 0:
+            raise TrainError(f"rank {rank} was killed by signal {-code}; if memory ran out, `dmesg` says so")
+        return code  # the rank has told its error
+
+    @contextlib.contextmanager
+    def _passing_signals_on(self) -> Iterator[None]:
+        def pass_on(signum: int, frame: FrameType | None) -> None:
+            self._passed.add(signum)
+            for process in self._started:
+                process.send_signal(signum)
+
+        before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _codes(self) -> dict[int, int]:
+        """The exit codes by rank, in the order in which they came; a failure ends the other processes.
+
+        Those that stop for a signal do so together.
+        """
+        codes: dict[int, int] = {}
+        deadline = None
+        while len(codes) < len(self._started):
+            for rank, process in enumerate(self._started):
+                if rank not in codes and (code := process.poll()) is not None:
+                    codes[rank] = code
+                    if code != 0 and deadline is None:
+                        deadline = time.monotonic() + (STOPPING_S if code in (130, 143) else 0)
+            if deadline is not None and time.monotonic() >= deadline:
+                for process in self._started:
+                    process.kill()
+            time.sleep(0.05)
+        return codes
 
 
 def die_with_launcher() -> None:
@@ -114,44 +174,6 @@ def die_with_launcher() -> None:
     parent = os.getppid()
     if launcher != str(parent) and (parent == 1 or not Path("/proc", launcher).exists()):
         os.kill(os.getpid(), signal.SIGKILL)  # it went meanwhile, or while this process was still importing
-
-
-@contextlib.contextmanager
-def _passed_on(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]]:
-    """Pass SIGTERM and SIGINT on to the processes while the block runs; gives those that came."""
-    passed: set[int] = set()
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        passed.add(signum)
-        for process in processes:
-            process.send_signal(signum)
-
-    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield passed
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def _wait(processes: "list[subprocess.Popen[bytes]]") -> dict[int, int]:
-    """The exit codes by rank, in the order in which they came; a failure ends the other processes.
-
-    Those that stop for a signal do so together.
-    """
-    codes: dict[int, int] = {}
-    deadline = None
-    while len(codes) < len(processes):
-        for rank, process in enumerate(processes):
-            if rank not in codes and (code := process.poll()) is not None:
-                codes[rank] = code
-                if code != 0 and deadline is None:
-                    deadline = time.monotonic() + (STOPPING_S if code in (130, 143) else 0)
-        if deadline is not None and time.monotonic() >= deadline:
-            for process in processes:
-                process.kill()
-        time.sleep(0.05)
-    return codes
 
 
 def join_ranks() -> Ranks:

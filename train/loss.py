@@ -232,14 +232,14 @@ def probed_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 def go_back(model: Any, value: torch.Tensor) -> None:
     """The backward pass of a probe, which leaves no gradient; DeepSpeed expects one for each forward pass."""
-    in_engine = hasattr(model, "module")
+    if hasattr(model, "module"):
+        model.backward(value.float().sum() * 0.0, scale_wrt_gas=False)
+        model.optimizer.zero_grad(set_to_none=True)
+        return
     try:
-        if in_engine:
-            model.backward(value.float().sum() * 0.0, scale_wrt_gas=False)
-        else:
-            value.sum().backward()
+        value.sum().backward()
     finally:
-        (model.optimizer if in_engine else model).zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
 
 
 @contextmanager

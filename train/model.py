@@ -19,6 +19,7 @@ from train.method import Method
 
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 VOCAB_MULTIPLE = 64  # of tokens, where embeddings grow: matmuls are slow at odd sizes
+CPU = torch.device("cpu")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -160,7 +161,8 @@ def make_room(model: Any, vocab_size: int, seed: int) -> int:
     """
     new = vocab_size - model.get_input_embeddings().num_embeddings
     if new > 0:
-        with torch.random.fork_rng([]):
+        device = model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # alike on all ranks
             model.resize_token_embeddings(vocab_size)
     return max(0, new)
@@ -185,8 +187,10 @@ def tokenizer_hashes(files: ModelFiles) -> dict[tuple[str, str], str]:
     return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items() if text}
 
 
-def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) -> tuple[Any, object]:
-    """Load the model with the packed attention that was registered, in pieces under ZeRO-3.
+def load_model(
+    files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any], device: torch.device
+) -> tuple[Any, object]:
+    """Load the model with the packed attention that was registered, in pieces under ZeRO-3, else onto `device`.
 
     Gives the model, and an object to keep alive as long as it is used (transformers' weak reference to ZeRO-3).
     """
@@ -194,7 +198,7 @@ def load_model(files: ModelFiles, config: RunConfig, deepspeed: dict[str, Any]) 
 
     in_pieces = config.zero == 3 and files.gguf is None and files.adapter is None
     keep_alive = HfDeepSpeedConfig(deepspeed) if in_pieces else None
-    model = load_weights(files, DTYPES[config.precision], NAME)
+    model = load_weights(files, DTYPES[config.precision], NAME, CPU if config.zero == 3 else device)
     checkpoint_layers(model, config.checkpointed_layers)
     return model, keep_alive
 
@@ -218,8 +222,10 @@ def checkpoint_layers(model: Any, count: int) -> None:
             layer.gradient_checkpointing = False  # type: ignore[assignment]
 
 
-def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = None) -> Any:
-    """The causal language model in `files`, an adapter merged.
+def load_weights(
+    files: ModelFiles, dtype: torch.dtype, attention: str | None = None, device: torch.device = CPU
+) -> Any:
+    """The causal language model in `files`, an adapter merged, on `device`: straight from disk where it is a GPU.
 
     Raises ModelError when it can't be loaded, or weights of it are missing.
     """
@@ -235,6 +241,7 @@ def load_weights(files: ModelFiles, dtype: torch.dtype, attention: str | None = 
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            **({} if device.type == "cpu" else {"device_map": device}),
         )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -282,6 +289,8 @@ def told_as_model_error(files: ModelFiles) -> Iterator[None]:
     """Tell what transformers says of a model it can't load in one line."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__

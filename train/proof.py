@@ -50,7 +50,10 @@ def prove_export(folder: Path, base: ModelFiles, shards: Shards | None) -> Expor
     dtypes = _check_finite(folder)
     if files.adapter is None:
         _check_against_base(written, base, folder)
-    model = load_weights(files, read_shape(files).dtype or torch.float32)
+    shape = read_shape(files)
+    dtype = shape.dtype or torch.float32
+    has_room = gpu_has_room(1.5 * shape.num_parameters * dtype.itemsize)
+    model = load_weights(files, dtype, device=torch.device("cuda" if has_room else "cpu"))
     if files.adapter is None:
         _check_dtype(dtypes, model.dtype, base, folder)
     tied = bool(model.config.get_text_config().tie_word_embeddings)
@@ -69,9 +72,8 @@ def ends_turn(model: Any, packs: Packs) -> bool:
     prompt, length = shortest_answer(packs)
     known = model.generation_config.eos_token_id
     ends = set(known if isinstance(known, list) else [known])
-    device = _device_with_room(model)
-    model.to(device).eval()
-    ids = torch.tensor([prompt], device=device)
+    model.eval()
+    ids = torch.tensor([prompt], device=model.device)
     choice = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     with torch.inference_mode():
         output = model.generate(
@@ -152,11 +154,6 @@ def _check_dtype(dtypes: set[torch.dtype], loaded: torch.dtype, base: ModelFiles
     expected = half_dtype(base) or loaded
     if expected not in dtypes or dtypes - {expected, torch.float32}:  # some norms and routers are kept in float32
         raise ModelError(f"{folder}: its weights are {dtypes}, they should be {expected}")
-
-
-def _device_with_room(model: Any) -> str:
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return "cuda" if gpu_has_room(1.5 * size) else "cpu"
 
 
 def gpu_has_room(num_bytes: float) -> bool:

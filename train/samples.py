@@ -78,7 +78,7 @@ def _take(files: ModelFiles, trained: Path, shards: Shards, num_parameters: int)
     started = time.perf_counter()
     build_in_one_piece()
     tokenizer: Any = AutoTokenizer.from_pretrained(shards.tokenizer, local_files_only=True)
-    device = "cuda" if on_gpu else "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
     before, after = (_answers(each, prompts, tokenizer, device) for each in (files, find_model(str(trained))))
     samples = [
         Sample(
@@ -123,9 +123,10 @@ def _prompts(packs: Packs, index: int, sources: list[str]) -> list[Prompt]:
     return prompts
 
 
-def _answers(files: ModelFiles, prompts: Sequence[Prompt], tokenizer: Any, device: str) -> list[list[int]]:
+def _answers(files: ModelFiles, prompts: Sequence[Prompt], tokenizer: Any, device: torch.device) -> list[list[int]]:
     """What a model says to each prompt, up to its end token."""
-    model = load_weights(files, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = load_weights(files, dtype, device=device).eval()
     known = model.generation_config.eos_token_id
     ends = {*(known if isinstance(known, list) else [known]), tokenizer.eos_token_id} - {None}
     pad = next(iter(ends), 0)

@@ -1,14 +1,12 @@
 """`train verify`: a model and shards in, a table and certificate.json out; the fields are in schemas/certificate.md."""
 
 import json
-import os
 import platform
 import shutil
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import TrainError
 from schemas.files import write_text_whole
 from train.hub import ModelFiles, find_model
-from train.launch import join_ranks, launch_processes, quiet_libraries, settle_allocators, under_launcher
+from train.launch import join_ranks, quiet_libraries, settle_allocators
 from train.load import Shards, open_shards
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "sftpack-certificate", 1
 FILE = "certificate.json"
-WORK = "SFTPACK_VERIFY"  # in the environment of ranks: the folder that they read the sample from
 # relative differences: of losses, and of gradients by the norm of a weight's
 ALLOWED = {"fp32": (2e-5, 1e-3), "bf16": (1e-2, 1e-1), "fp16": (2e-3, 2e-2)}
 
@@ -52,8 +49,10 @@ def verify(options: Namespace, arguments: list[str]) -> int:
     """Check the promises on the user's model and shards. Gives 0, or 1 where one does not hold."""
     settle_allocators()
     quiet_libraries()
-    if under_launcher() and WORK in os.environ:
-        return _as_rank(Path(os.environ[WORK]))
+    from train.verify.elsewhere import is_elsewhere, take_as_rank
+
+    if is_elsewhere():
+        return take_as_rank()
     from train.model import check_fits, read_shape
     from train.page.page import show_certificate
 
@@ -80,6 +79,9 @@ def _checked(
     """Run the checks, print each as it comes; gives the certificate's content."""
     import torch
 
+    from train.background import Background
+    from train.saving import Saver
+    from train.verify.elsewhere import take_elsewhere
     from train.verify.model_checks import compare_packed
     from train.verify.sample import sample
     from train.verify.steps import config_of, take_steps
@@ -88,23 +90,26 @@ def _checked(
     seq_len = shards.manifest.options.seq_len
     chosen = sample(files, shape, shards.train, device, temporary / "model")
     print(*_opening(files, shape, chosen, device), sep="\n", flush=True)
-    two = _take_on_ranks(2, files, shape, shards, chosen, temporary, arguments)
-    ranks, sources = join_ranks(), shards.manifest.sources
-    config = config_of(files.name, seq_len, ranks)
-    packed = compare_packed(chosen.files, chosen.packs, config, ranks)
-    checks = list(_told(_packed_checks(packed, config.precision)))
-    if not packed.num_packs_moved:
-        print(f"{'isolation':<22}  not checked: none of these packs holds two examples with targets", flush=True)
-    base = take_steps(chosen.files, chosen.packs, sources, config, ranks, save_to=temporary / "run")
-    one = base
-    if device.type == "cuda" and torch.cuda.device_count() == 1:
-        one = _take_on_ranks(1, files, shape, shards, chosen, temporary, arguments)
-    whole = take_steps(chosen.files, chosen.packs, sources, replace(config, micro_packs=config.batch_packs), ranks)
-    again = take_steps(chosen.files, chosen.packs, sources, config, ranks, go_on_from=temporary / "run")
-    shutil.rmtree(temporary / "run")
-    where = config.precision if one is base else "fp32"
-    checks += _told(_step_checks(base, whole, again, config.precision, exact=device.type == "cpu"))
-    checks += _told([_ranks_check(one, two, where)])
+    with take_elsewhere(files, shape, shards, chosen, temporary, arguments) as elsewhere:
+        ranks, sources = join_ranks(), shards.manifest.sources
+        config = config_of(files.name, seq_len, ranks)
+        packed = compare_packed(chosen.files, chosen.packs, config, ranks)
+        checks = list(_told(_packed_checks(packed, config.precision)))
+        if not packed.num_packs_moved:
+            print(f"{'isolation':<22}  not checked: none of these packs holds two examples with targets", flush=True)
+        background = Background(ranks)
+        saver = Saver(temporary / "run", ranks, 1, background)
+        base = take_steps(chosen.files, chosen.packs, sources, config, ranks, saver=saver)
+        whole = take_steps(chosen.files, chosen.packs, sources, replace(config, micro_packs=config.batch_packs), ranks)
+        background.finish()
+        again = take_steps(chosen.files, chosen.packs, sources, config, ranks, go_on_from=temporary / "run")
+        shutil.rmtree(temporary / "run")
+        checks += _told(_step_checks(base, whole, again, config.precision, exact=device.type == "cpu"))
+        two, one = elsewhere.wait(2), base
+        precision = config.precision
+        if elsewhere.on_another_device:
+            one, precision = elsewhere.wait(1), "fp32"
+        checks += _told([_ranks_check(one, two, precision)])
     torch.distributed.destroy_process_group()
     return {
         "format": FORMAT,
@@ -192,68 +197,6 @@ def _opening(files: ModelFiles, shape: "ModelShape", chosen: "Sample", device: A
         "",
         f"{'check':<22}  {'found':>9}  {'allowed':>9}",
     ]
-
-
-def _take_on_ranks(
-    count: int,
-    files: ModelFiles,
-    shape: "ModelShape",
-    shards: Shards,
-    chosen: "Sample",
-    temporary: Path,
-    arguments: list[str],
-) -> "Taken":
-    """Two steps in processes of their own: on GPUs where there are two, else on the CPU."""
-    import torch
-
-    from train.verify.sample import sample
-    from train.verify.steps import read_taken
-
-    on_gpu, hidden = torch.cuda.device_count() > 1, {}
-    if not on_gpu and torch.cuda.is_available():
-        hidden = {"CUDA_VISIBLE_DEVICES": ""}
-        chosen = sample(files, shape, shards.train, torch.device("cpu"), temporary / "cpu-model")
-    work = {"files": str(chosen.files.folder), "gguf": chosen.files.gguf, "on_gpu": on_gpu}
-    (temporary / "work.json").write_text(json.dumps(work), encoding="utf-8")
-    (temporary / "shards").unlink(missing_ok=True)
-    (temporary / "shards").symlink_to(shards.folder.resolve())
-    with _environment({WORK: str(temporary), **hidden}):
-        if launch_processes(count, arguments) != 0:
-            raise TrainError(f"{count} ranks could not take a step; the line above says why")
-    return read_taken(temporary / f"taken-{count}.json")
-
-
-def _as_rank(folder: Path) -> int:
-    """One of the ranks: take the steps, leave the numbers."""
-    import torch.distributed
-
-    from train.launch import die_with_launcher
-    from train.verify.sample import CPU_TOKENS, NUM_PACKS, few_packs
-    from train.verify.steps import config_of, take_steps, write_taken
-
-    die_with_launcher()
-    ranks = join_ranks()
-    work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
-    files = ModelFiles(name="sample", folder=Path(work["files"]), gguf=work["gguf"])
-    shards = open_shards(folder / "shards")
-    packs = few_packs(shards.train, NUM_PACKS, None if work["on_gpu"] else CPU_TOKENS)
-    taken = take_steps(
-        files, packs, shards.manifest.sources, config_of("sample", shards.manifest.options.seq_len, ranks), ranks
-    )
-    write_taken(taken, folder / f"taken-{ranks.num_ranks}.json", ranks)
-    torch.distributed.destroy_process_group()
-    return 0
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _versions() -> dict[str, str]:

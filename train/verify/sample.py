@@ -71,12 +71,13 @@ def layers_that_fit(shape: ModelShape, tokens: int, device: torch.device) -> int
     a_layer = (shape.num_parameters - around) / shape.num_layers
     on_gpu = device.type == "cuda"
     memory = MOST_OF_MEMORY * (torch.cuda.mem_get_info()[0] if on_gpu else free_bytes())
-    weights = memory / BYTES_A_WEIGHT
+    models = 1 if on_gpu and torch.cuda.device_count() == 1 else 2  # with a rank's beside
+    weights = memory / BYTES_A_WEIGHT / models
     two_layers = around + 2 * a_layer
     soon = GPU_WEIGHTS if on_gpu else BUDGET_S * _matmul_flops() / (6 * tokens * PASSES)
-    weights = min(weights if on_gpu else weights / 2, max(two_layers, soon))
+    weights = min(weights, max(two_layers, soon))
     if weights < two_layers:
-        needed = BYTES_A_WEIGHT * two_layers * (1 if on_gpu else 2) / MOST_OF_MEMORY
+        needed = BYTES_A_WEIGHT * two_layers * models / MOST_OF_MEMORY
         raise TrainError(
             f"two layers of this model take {needed / 2**30:.0f} GiB of memory to verify; use a machine that has them"
         )

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from train.background import Background
 from train.batch import Plan
 from train.checkpoint import Checkpoint, load_state
 from train.config import RunConfig, settle
@@ -67,12 +66,12 @@ def take_steps(
     config: RunConfig,
     ranks: Ranks,
     *,
-    save_to: Path | None = None,
+    saver: Saver | None = None,
     go_on_from: Path | None = None,
 ) -> Taken:
     """Take both steps; `sources` are the manifest's.
 
-    `save_to` keeps a checkpoint after the first, `go_on_from` begins behind that of another call. Every rank
+    `saver` begins to keep a checkpoint after the first, `go_on_from` begins behind that of another call. Every rank
     calls this and gets the same.
     """
     shape = read_shape(files)
@@ -86,11 +85,8 @@ def take_steps(
     records: list[StepRecord] = []
 
     def on_step(done: int) -> None:
-        if done == 1 and save_to is not None:
-            background = Background(ranks)
-            saver = Saver(save_to, ranks, 1, background)
+        if done == 1 and saver is not None:
             saver.save(engine, _checkpoint(config))
-            background.finish()
 
     plan = Plan(
         num_packs=len(packs),
