@@ -200,7 +200,7 @@ def build(
     model = make_model(shape, DTYPES[config.precision], ranks.device)  # and PyTorch's kernel with it
     attention = "PyTorch's varlen"
     if variant.flash4:
-        attention = choose_attention(ranks.device, DTYPES[config.precision], 128)
+        attention = choose_attention(ranks.device, DTYPES[config.precision], model_shape(shape))
     if start is not None:
         model.load_state_dict(start)
     checkpoint_layers(model, config.checkpointed_layers)

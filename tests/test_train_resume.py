@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_model import chat_examples, packed, tiny_model_dir, write_shards
 
 from schemas.errors import TrainError
@@ -135,6 +136,32 @@ def test_two_ranks_at_stage_3_stop_for_a_signal_and_go_on_as_two_or_one(home: Pa
     said = finish(start(home, "single", "--zero", "3"))
     assert "written by 2 ranks" in said
     assert measures(home / "single") == close_to(pair)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("zero", ["0", "1", "2", "3"])
+def test_adapters_go_on_from_checkpoints_that_hold_no_frozen_weight(home: Path, zero: str) -> None:
+    flags = ["--lora", "4", "--lora-dropout", "0", "--zero", zero, "--save-every", "100"]
+    finish(start(home, f"adapters-{zero}", *flags))
+    undisturbed = measures(home / f"adapters-{zero}")
+    name = f"adapters-{zero}-stopped"
+    stopped = start(home, name, *flags)
+    wait_for_line(stopped, "step 3/6")
+    stopped.send_signal(signal.SIGTERM)
+    finish(stopped, 143)
+    [folder] = (home / name / "checkpoints").glob("step-*")
+    [state] = (folder / "state").glob("*model_states.pt")
+    held = torch.load(state, map_location="cpu", weights_only=False)
+    assert not held.get("frozen_param_fragments")
+    assert all("lora_" in weight for weight in held["module"].keys() - {"lm_head.weight"})  # tied to a frozen one
+    exported = home / f"{name}-exported"
+    assert main(["export", "--model", str(folder), "--out", str(exported), "--merge"]) == 0
+    shutil.copytree(home / name, home / f"{name}-two")
+    finish(start(home, name, *flags))
+    assert measures(home / name) == undisturbed
+    if zero != "0":
+        finish(start(home, f"{name}-two", *flags, "--procs", "2"))
+        assert measures(home / f"{name}-two") == close_to(undisturbed)
 
 
 def test_what_a_finished_run_says(home: Path, alone: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -170,10 +170,12 @@ def _even(falling: list[int], costs: Sequence[float], count: int) -> list[list[i
 
 
 def collate(packs: Packs, indices: Sequence[int]) -> Batch:
-    """Lay packs in one row. Without any, gives one token that no loss counts, so that the rank still takes part."""
+    """Lay packs in one row. Without any, gives the first without its targets, so that the rank still takes part.
+
+    A row as long as others: for one of a few tokens torch.compile would compile the layers anew.
+    """
     if not indices:
-        zero = np.zeros(1, dtype=np.int32)
-        return _batch([Pack(input_ids=zero, is_target=zero.astype(bool), seq_lengths=zero + 1)])
+        return _batch([replace(packs[0], is_target=np.zeros_like(packs[0].is_target))])
     return _batch([packs[index] for index in indices])
 
 

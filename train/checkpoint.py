@@ -120,12 +120,20 @@ def load_state(engine: Any, folder: Path) -> None:
     when it loads a universal checkpoint at ZeRO stage 3.
     """
     settings = [{name: value for name, value in group.items() if name != "params"} for group in _groups(engine)]
-    loaded, _ = engine.load_checkpoint(str(folder), tag=STATE)
+    loaded, _ = engine.load_checkpoint(str(folder), tag=STATE, custom_load_fn=_fill)
     if loaded is None:
         raise TrainError(f"{folder}: DeepSpeed can't load it; delete this folder to go on from an older one")
     for group, kept in zip(_groups(engine), settings, strict=True):
         group.update(kept)
     _part_step_counts(engine)
+
+
+def _fill(src: dict[str, torch.Tensor], dst: torch.nn.Module) -> None:
+    """Load what a checkpoint holds of a model, which is all but what is frozen. The names are DeepSpeed's."""
+    missing, unexpected = dst.load_state_dict(src, strict=False)
+    frozen = {name for name, weight in dst.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    if wrong := sorted({*missing} - frozen | {*unexpected}):
+        raise TrainError(f"the checkpoint and the model differ, in {wrong[0]} first; start anew with --fresh")
 
 
 def _groups(engine: Any) -> list[dict[str, Any]]:

@@ -82,6 +82,6 @@ def _losses(files: ModelFiles, shards: Shards, packs: Packs) -> np.ndarray:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     shape = read_shape(files)
     check_fits(files, shape, shards)
-    choose_attention(device, dtype, shape.head_dim)
+    choose_attention(device, dtype, shape)
     model = load_weights(files, dtype, NAME, device).eval()
     return losses_by_source(model, packs, len(shards.manifest.sources), device)

@@ -42,12 +42,12 @@ def build_engine(
     settings = deepspeed_config(config, content, on_gpu=ranks.device.type == "cuda")
     with _config_error_told():
         import_deepspeed(on_gpu=ranks.device.type == "cuda").DeepSpeedConfig(settings)
-    attention = choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
+    attention = choose_attention(ranks.device, DTYPES[config.precision], shape)
     try:
         return _built(files, shape, config, settings, ranks, attention)
     except CompileFailed as error:
         reason = str(error)
-    gc.collect()  # the broken engine, once the error holds it no more
+    gc.collect()  # what only the error still held
     return _built(files, shape, config, settings, ranks, attention, reason)
 
 
@@ -93,6 +93,9 @@ def wrap_model(
     on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
     deepspeed = import_deepspeed(on_gpu=on_gpu)
     model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
+    if (in_pieces or on_gpu) and all(map(_trains, decoder_layers(model))):
+        # though embeddings are frozen, or the first layer would be compiled by itself; see also below
+        model.enable_input_require_grads()
     if in_pieces:
         _join_layer_by_layer(model, deepspeed)
     else:
@@ -108,11 +111,34 @@ def wrap_model(
     if config.optimizer is not None:
         keep_rates_apart(wrapped.optimizer.param_groups, config.learning_rate)
     if in_pieces:
-        with _inputs_seen(decoder_layers(model)):
-            kernels = _probed(wrapped, shape, config, ranks, attention, not_compiled)
+        try:
+            with _inputs_seen(decoder_layers(model)):
+                kernels = _probed(wrapped, shape, config, ranks, attention, not_compiled)
+        except CompileFailed:
+            _free(wrapped)
+            raise
     if config.method.neftune:  # once the probes are done, which must not be disturbed
         add_noise(model, config.method.neftune)
     return wrapped, kernels
+
+
+def _free(engine: Any) -> None:
+    """Give back the memory of a ZeRO-3 engine that is of no use any more; its hooks keep the engine itself alive."""
+    engine.destroy()
+    held = [vars(each) for each in (engine.optimizer, *engine.module.parameters())]
+    for tensor in (*_tensors(held), *engine.module.parameters()):
+        tensor.data, tensor.grad = torch.empty(0, dtype=tensor.dtype, device=tensor.device), None
+
+
+def _tensors(held: Any) -> Iterator[torch.Tensor]:
+    """All tensors in lists, tuples and dicts within each other."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, dict):
+        yield from _tensors(list(held.values()))
+    elif isinstance(held, (list, tuple)):
+        for each in held:
+            yield from _tensors(each)
 
 
 def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
@@ -122,10 +148,13 @@ def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
     once that of its input is there, so the first layer's input must have one, though the embeddings be frozen.
     """
     layers = decoder_layers(model)
-    if all(any(weight.requires_grad for weight in layer.parameters()) for layer in layers):
+    if all(map(_trains, layers)):
         for layer in layers:
             deepspeed.utils.set_z3_leaf_module(layer, True)
-        model.enable_input_require_grads()
+
+
+def _trains(layer: torch.nn.Module) -> bool:
+    return any(weight.requires_grad for weight in layer.parameters())
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def _forward(
     output, normalizers, *_ = _interface()._flash_attn_fwd(
         query, key, value, softmax_scale=scale, return_lse=True, **_bounds(ends, longest), **_window(left)
     )
-    return output, normalizers
+    return output.contiguous(), normalizers.contiguous()
 
 
 @torch.library.custom_op("sftpack::flash4_backward", mutates_args=())
@@ -83,7 +83,8 @@ def _backward(
         **_bounds(ends, longest),
         **_window(left),
     )
-    return to_query, to_key, to_value
+    # laid out as query, key and value were, which torch.compile may have turned; it counts on what is told below
+    return to_query.contiguous(), to_key.contiguous(), to_value.contiguous()
 
 
 @_forward.register_fake

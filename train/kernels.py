@@ -14,7 +14,7 @@ from train.batch import Batch
 from train.config import RunConfig
 from train.flash4 import flash4_kernel
 from train.loss import Measure, fuse_head, go_back, losses_and_gradients, probed_logits, summed_loss
-from train.model import decoder_layers
+from train.model import ModelShape, decoder_layers
 
 PROBE_LENGTHS = (51, 86)
 PROBE_TOKENS = 137
@@ -37,13 +37,13 @@ class Kernels:
     head: str
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+def choose_attention(device: torch.device, dtype: torch.dtype, shape: ModelShape) -> str:
     """Register the fastest attention that works here, and say which."""
     kernel = torch_kernel()
-    if not runs_flash(device, dtype, head_dim) or kernel is None:
+    if not runs_flash(device, dtype, shape.head_dim) or kernel is None:
         register_packed_attention()
         return "scaled_dot_product_attention, example by example"
-    refused = _why_not_flash4(device, dtype, head_dim)
+    refused = _why_not_flash4(device, dtype, shape)
     if refused is None:
         register_packed_attention(flash4_kernel())
         return "FlashAttention-4"
@@ -165,14 +165,14 @@ def _loss_kernel(device: torch.device, dtype: torch.dtype) -> Measure:
     return losses_and_gradients_in_place if same else compiled
 
 
-def _why_not_flash4(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+def _why_not_flash4(device: torch.device, dtype: torch.dtype, shape: ModelShape) -> str | None:
     """None where FlashAttention-4 gives what PyTorch's kernel gives, else the reason not to use it."""
     if torch.cuda.get_device_capability(device)[0] not in (9, 10):
         return "FlashAttention-4 needs a Hopper or Blackwell GPU"
     other = torch_kernel()
     assert other is not None
     try:
-        ours, theirs = (_try_attention(each, device, dtype, head_dim) for each in (flash4_kernel(), other))
+        ours, theirs = (_try_attention(each, device, dtype, shape) for each in (flash4_kernel(), other))
     except ModuleNotFoundError as error:
         return f"no module {error.name}: {FLASH4}"
     except Exception as error:  # of a beta that compiles its kernels on the spot
@@ -181,13 +181,13 @@ def _why_not_flash4(device: torch.device, dtype: torch.dtype, head_dim: int) -> 
     return None if far < 2e-2 else f"flash-attn-4 is {far:.0%} off"
 
 
-def _try_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> list[torch.Tensor]:
-    """Output and gradients on two short examples, four query heads to two key heads."""
+def _try_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype, shape: ModelShape) -> list[torch.Tensor]:
+    """Output and gradients on two short examples, with as many query heads to each of two key heads as in the model."""
     generator = torch.Generator(device).manual_seed(1)
     total = sum(PROBE_LENGTHS)
     rows = [
-        torch.randn(total, heads, head_dim, generator=generator, device=device).to(dtype).requires_grad_()
-        for heads in (4, 2, 2)
+        torch.randn(total, heads, shape.head_dim, generator=generator, device=device).to(dtype).requires_grad_()
+        for heads in (2 * (shape.query_width // shape.key_width), 2, 2)
     ]
     ends = torch.tensor([0, PROBE_LENGTHS[0], total], dtype=torch.int32, device=device)
     query, key, value = (row.transpose(0, 1)[None] for row in rows)

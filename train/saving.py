@@ -36,8 +36,11 @@ Files = list[tuple[Any, Path]]
 class Saver:
     """What of a run's state is on its way to OUT/checkpoints; every rank has one."""
 
-    def __init__(self, out: Path, ranks: Ranks, keep: int, background: Background) -> None:
+    def __init__(
+        self, out: Path, ranks: Ranks, keep: int, background: Background, *, with_frozen: bool = False
+    ) -> None:
         self._out, self._ranks, self._keep, self._background = out, ranks, keep, background
+        self._with_frozen = with_frozen  # weights: where they are the base's, it has them
         self._job: threading.Thread | None = None  # of the checkpoint before
 
     def save(self, engine: Any, checkpoint: Checkpoint) -> None:
@@ -59,7 +62,9 @@ class Saver:
                 temporary.mkdir()
             torch.distributed.barrier()
             with _handed_over(engine.checkpoint_engine, files):
-                engine.save_checkpoint(str(temporary), tag=STATE, save_latest=False)
+                engine.save_checkpoint(
+                    str(temporary), tag=STATE, save_latest=False, exclude_frozen_parameters=not self._with_frozen
+                )
         except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
             raise _cannot(folder, _reason(error)) from error
         self._job = self._background.begin(partial(self._bring_to_disk, files, temporary, folder, checkpoint))

@@ -141,7 +141,7 @@ def _begin_watch(
         log=log,
         requests=Requests(ranks, by_time=config.save_every is None),
         background=background,
-        saver=Saver(out, ranks, config.keep, background),
+        saver=Saver(out, ranks, config.keep, background, with_frozen=engine.num_new_tokens > 0),
         best=Best(out / "best", files, shards, ranks, background),
         evals=list(checkpoint.evals) if checkpoint is not None else [],
         seconds=checkpoint.seconds if checkpoint is not None else 0.0,

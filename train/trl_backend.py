@@ -140,7 +140,7 @@ def _trainer(
 
     on_gpu = ranks.device.type == "cuda"
     arguments = _arguments(config, content, shards, out, on_gpu=on_gpu)  # before the model, which ZeRO-3 cuts up
-    choose_attention(ranks.device, DTYPES[config.precision], shape.head_dim)
+    choose_attention(ranks.device, DTYPES[config.precision], shape)
     model = load_weights(files, DTYPES[config.precision], NAME)
     make_room(model, shape.vocab_size, config.seed)
     choose_trained(model, config.method, config.seed)

@@ -37,7 +37,7 @@ class Packed:
 def compare_packed(files: ModelFiles, packs: Packs, config: RunConfig, ranks: Ranks) -> Packed:
     """Compute both ways on the rank's device, in the run's precision."""
     shape, device, dtype = read_shape(files), ranks.device, DTYPES[config.precision]
-    attention = choose_attention(device, dtype, shape.head_dim)
+    attention = choose_attention(device, dtype, shape)
     model = load_weights(files, dtype, NAME, device)
     model.eval()  # dropout would fall otherwise on packs than on examples
     check_every_layer_attends(model, device, shape.num_layers)
