@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from train.batch import PackCost
 from train.config import RunConfig
 from train.gpus import Gpu
-from train.memory import kept_bytes_a_token
+from train.memory import adapted_widths, kept_bytes_a_token
 from train.model import ModelShape
 
 MATMUL_RATE, ATTENTION_RATE, MEMORY_RATE = 0.71, 0.53, 0.88
 ATTENTION_KEYS = 1600  # examples of 700 tokens on average, of 1,400, and of 31,500
 PASSES = 4.75  # over what a layer keeps, by everything that is neither matmul nor attention
+# over inputs and outputs of layers with an adapter, and over inputs for its dropout: Qwen3-8B, rank 16
+ADAPTER_PASSES, DROPOUT_PASSES = 3.8, 9.3
 OPTIMIZER_BYTES = 110.0  # moved a parameter in an optimizer step: norm, clipping, copies, AdamW
 LAUNCH_S = 2.5e-3  # a layer and micro-batch: Qwen3-0.6B, 4k tokens
 GATHER_S = 2.2e-3  # a layer and micro-batch at ZeRO-3, beyond the link: Qwen3-4B, 16k tokens, two H200s
@@ -74,7 +76,8 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     matmul = body / (MATMUL_RATE * gpu.peak_flops)
     attention = _attention_flops(shape, work.squares + ATTENTION_KEYS * work.tokens) * (1 + again * 2 / 7)
     attention /= ATTENTION_RATE * gpu.peak_flops
-    rest = PASSES * kept_bytes_a_token(shape) * shape.num_layers * work.tokens / bandwidth
+    moved = PASSES * kept_bytes_a_token(shape) + _adapters_moved_a_token(config, shape)
+    rest = moved * shape.num_layers * work.tokens / bandwidth
     adding = 6.0 * trained * config.num_micro_steps / bandwidth
     moving = OPTIMIZER_BYTES * trained / ranks / bandwidth
     if config.offload_optimizer:
@@ -83,6 +86,15 @@ def step_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu, work: Work) -> 
     launching = LAUNCH_S * shape.num_layers * config.num_micro_steps  # a short micro-batch waits for Python
     gathering = GATHER_S * shape.num_layers * config.num_micro_steps if config.zero == 3 else 0.0
     return max(computing, launching) + adding + moving + gathering + _link_seconds(config, shape, gpu)
+
+
+def _adapters_moved_a_token(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes that a layer's adapters move; their matmuls are too thin to be more than that."""
+    lora = config.method.lora
+    if lora is None:
+        return 0.0
+    inputs, outputs = adapted_widths(shape)
+    return 2 * (ADAPTER_PASSES * (inputs + outputs) + (DROPOUT_PASSES * inputs if lora.dropout else 0))
 
 
 def _link_seconds(config: RunConfig, shape: ModelShape, gpu: Gpu) -> float:

@@ -111,6 +111,12 @@ def _adapters_bytes_a_token(config: RunConfig, shape: ModelShape) -> float:
     lora = config.method.lora
     if lora is None:
         return 0.0
+    inputs, outputs = adapted_widths(shape)
+    return 2 * (7 * lora.rank + (inputs if lora.dropout else 0) + (2 * outputs if lora.dora else 0))
+
+
+def adapted_widths(shape: ModelShape) -> tuple[int, int]:
+    """Inputs and outputs of a layer's seven linear layers, all together."""
     inputs = 5 * shape.hidden + shape.query_width + shape.intermediate
     outputs = shape.query_width + 2 * shape.key_width + 2 * shape.hidden + 2 * shape.intermediate
-    return 2 * (7 * lora.rank + (inputs if lora.dropout else 0) + (2 * outputs if lora.dora else 0))
+    return inputs, outputs
