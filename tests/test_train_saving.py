@@ -24,8 +24,9 @@ class Engine:
         self.module = torch.nn.Linear(3, 2)
         self.checkpoint_engine: Any = type("", (), {"save": None})()
 
-    def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+    def save_checkpoint(self, folder: str, tag: str, *, save_latest: bool, exclude_frozen_parameters: bool) -> None:
         assert not save_latest
+        assert exclude_frozen_parameters
         (Path(folder) / tag).mkdir()
         self.checkpoint_engine.save({"module": self.module.state_dict()}, f"{folder}/{tag}/weights.pt")
 
@@ -117,8 +118,8 @@ def test_one_rank_that_cannot_write_keeps_the_checkpoint_from_its_name(tmp_path,
     saver = Saver(tmp_path, two, 2, background)
     written = Engine.save_checkpoint
 
-    def with_word(self: Engine, folder: str, tag: str, save_latest: bool) -> None:
-        written(self, folder, tag, save_latest)
+    def with_word(self: Engine, folder: str, tag: str, **choices: bool) -> None:
+        written(self, folder, tag, **choices)
         (Path(folder) / WRITTEN.format(1)).write_text('{"error": "Read-only file system"}', encoding="utf-8")
 
     engine.save_checkpoint = with_word.__get__(engine)  # type: ignore[method-assign]
