@@ -17,9 +17,10 @@ from train.hub import find_model
 from train.launch import Ranks
 from train.load import Packs, open_shards
 from train.model import load_weights, read_shape
+from train.verify.elsewhere import take_elsewhere
 from train.verify.model_checks import change_one_example, compare_packed
 from train.verify.run import Check, _furthest, _packed_checks
-from train.verify.sample import few_packs, layers_that_fit, write_cut
+from train.verify.sample import few_packs, layers_that_fit, sample, write_cut
 from train.verify.steps import config_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -121,6 +122,21 @@ def test_a_model_that_memory_does_not_hold_is_refused(home: Path) -> None:
     assert layers_that_fit(shape, 1000, CPU) == 3
     with pytest.raises(TrainError, match=r"two layers of this model take [0-9]+ GiB of memory to verify"):
         layers_that_fit(replace(shape, vocab_size=10**9, num_parameters=10**12), 1000, CPU)
+
+
+@pytest.mark.long
+def test_beside_a_single_gpu_the_cpu_takes_the_steps_on_two_ranks_and_on_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    shards, files = open_shards(home / "cache"), find_model(str(home / "base"))
+    shape = read_shape(files)
+    chosen = sample(files, shape, shards.train, CPU, tmp_path / "model")
+    arguments = ["verify", "--shards", str(home / "cache")]
+    with take_elsewhere(files, shape, shards, chosen, tmp_path, arguments) as elsewhere:
+        assert elsewhere.on_another_device
+        one, two = elsewhere.wait(1), elsewhere.wait(2)
+    assert two.numbers() == pytest.approx(one.numbers(), rel=2e-5)
 
 
 @pytest.mark.long

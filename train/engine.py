@@ -94,7 +94,7 @@ def wrap_model(
     deepspeed = import_deepspeed(on_gpu=on_gpu)
     model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
     if (in_pieces or on_gpu) and all(map(_trains, decoder_layers(model))):
-        # though embeddings are frozen, or the first layer would be compiled by itself; see also below
+        # of the first layer too where embeddings are frozen: without, it is compiled by itself, and ZeRO-3 fails
         model.enable_input_require_grads()
     if in_pieces:
         _join_layer_by_layer(model, deepspeed)
@@ -145,7 +145,7 @@ def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
     """Have ZeRO-3 join a layer's weights at once, before it, so that it can be compiled.
 
     Not where whole layers are frozen: their weights would be taken away too early. DeepSpeed takes a layer's gradients
-    once that of its input is there, so the first layer's input must have one, though the embeddings be frozen.
+    once that of its input is there, so the first layer's input must have one too.
     """
     layers = decoder_layers(model)
     if all(map(_trains, layers)):

@@ -241,7 +241,7 @@ def load_weights(
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
-            **({} if device.type == "cpu" else {"device_map": device}),
+            **({"device_map": device} if device.type != "cpu" and files.gguf is None else {}),
         )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -255,7 +255,7 @@ def load_weights(
         model = merge_adapter(model, files.adapter)
         with suppress(OSError):
             model.generation_config = GenerationConfig.from_pretrained(files.adapter)
-    return model
+    return model if device.type == "cpu" else model.to(device)  # ZeRO-3's pieces stay where they are
 
 
 def build_in_one_piece() -> None:

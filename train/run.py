@@ -1,5 +1,6 @@
 """`train run`: check everything that can be refused, start or join the ranks, train, and leave a model and a report."""
 
+import faulthandler
 import json
 import os
 import signal
@@ -61,6 +62,7 @@ def run(options: Namespace, arguments: list[str]) -> int:
 
 def _run_as_rank(options: Namespace, content: dict[str, Any], shards: Shards, name: str) -> int:
     die_with_launcher()
+    faulthandler.enable()  # what crashes below Python says where it was
     ranks = join_ranks()
     quiet_libraries()
     with signs_of_life(ranks.sign, ranks.rank, ranks.num_ranks):
