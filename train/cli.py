@@ -5,9 +5,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from schemas.errors import SftpackError
 from schemas.recipe import parser_with_recipe
@@ -45,6 +46,21 @@ EXPORT_EXAMPLE = """examples:
 VERIFY_EXAMPLE = """examples:
   train verify --shards cache/
   train verify --shards cache/ --out runs/first"""
+
+
+def command() -> NoReturn:
+    """`train` as a process of its own.
+
+    A rank leaves without the interpreter's own end: where a thread of gloo's lets go of its last tensor during that,
+    the process aborts (PyTorch 179291).
+    """
+    code = main()
+    if "RANK" in os.environ:
+        with suppress(OSError):  # nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -298,4 +314,4 @@ def _default(name: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
