@@ -11,7 +11,7 @@ import torch
 
 import train.engine
 from train.cli import main
-from train.kernels import PROBE_TOKENS, Kernels, compile_layers, probe
+from train.kernels import Kernels, compile_layers, probe
 from train.loss import fuse_head
 
 
@@ -31,18 +31,14 @@ def broken_compile(call: Callable[..., torch.Tensor], **settings: Any) -> Callab
 
 
 def choose_kernels(
-    model: Any,
-    attention: str,
-    vocab_size: int,
-    device: torch.device,
-    num_tokens: int = PROBE_TOKENS,
-    not_compiled: str | None = None,
+    model: Any, attention: str, vocab_size: int, device: torch.device, num_tokens: int, not_compiled: str | None
 ) -> Kernels:
     """As the trainer's own on CUDA."""
     batch = probe(vocab_size, device, num_tokens)
-    failed = not_compiled or compile_layers(model, batch)
+    if not_compiled is None:
+        assert compile_layers(model, batch) is None
     assert fuse_head(model, batch, None)
-    return Kernels(attention=attention, layers=failed or "compiled", head="in the loss")
+    return Kernels(attention=attention, layers=not_compiled or "compiled", head="in the loss")
 
 
 if __name__ == "__main__":

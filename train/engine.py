@@ -20,6 +20,7 @@ from train.lora import adapted_layers, choose_trained
 from train.model import DTYPES, ModelShape, count_parameters, count_trained, decoder_layers, load_model, make_room
 from train.noise import add_noise
 from train.optimizer import build_optimizer, keep_rates_apart, parameter_groups
+from train.snapshot import tensors_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +94,9 @@ def wrap_model(
     on_gpu, in_pieces = ranks.device.type == "cuda", config.zero == 3
     deepspeed = import_deepspeed(on_gpu=on_gpu)
     model.train()  # transformers loads models in evaluation mode; what is compiled now must be what trains
-    if (in_pieces or on_gpu) and all(map(_trains, decoder_layers(model))):
-        # of the first layer too where embeddings are frozen: without, it is compiled by itself, and ZeRO-3 fails
-        model.enable_input_require_grads()
-    if in_pieces:
-        _join_layer_by_layer(model, deepspeed)
-    else:
+    if in_pieces or on_gpu:
+        _ready_layers(model, in_pieces=in_pieces)
+    if not in_pieces:
         kernels = _probed(model.to(ranks.device), shape, config, ranks, attention, not_compiled)
     if config.optimizer is None:
         optimized: dict[str, Any] = {"optimizer": build_optimizer(model, config, on_gpu=on_gpu)}
@@ -126,35 +124,25 @@ def _free(engine: Any) -> None:
     """Give back the memory of a ZeRO-3 engine that is of no use any more; its hooks keep the engine itself alive."""
     engine.destroy()
     held = [vars(each) for each in (engine.optimizer, *engine.module.parameters())]
-    for tensor in (*_tensors(held), *engine.module.parameters()):
+    for tensor in (*tensors_in(held), *engine.module.parameters()):
         tensor.data, tensor.grad = torch.empty(0, dtype=tensor.dtype, device=tensor.device), None
 
 
-def _tensors(held: Any) -> Iterator[torch.Tensor]:
-    """All tensors in lists, tuples and dicts within each other."""
-    if isinstance(held, torch.Tensor):
-        yield held
-    elif isinstance(held, dict):
-        yield from _tensors(list(held.values()))
-    elif isinstance(held, (list, tuple)):
-        for each in held:
-            yield from _tensors(each)
+def _ready_layers(model: Any, *, in_pieces: bool) -> None:
+    """Have layers be compiled as one, and ZeRO-3 join a layer's weights at once, before it.
 
-
-def _join_layer_by_layer(model: Any, deepspeed: Any) -> None:
-    """Have ZeRO-3 join a layer's weights at once, before it, so that it can be compiled.
-
-    Not where whole layers are frozen: their weights would be taken away too early. DeepSpeed takes a layer's gradients
-    once that of its input is there, so the first layer's input must have one too.
+    Not where whole layers are frozen: their weights would be taken away too early. The first layer's input gets a
+    gradient though the embeddings be frozen: without, that layer is compiled by itself, and DeepSpeed, which takes a
+    layer's gradients once that of its input is there, misses them.
     """
+    from deepspeed.utils import set_z3_leaf_module
+
     layers = decoder_layers(model)
-    if all(map(_trains, layers)):
-        for layer in layers:
-            deepspeed.utils.set_z3_leaf_module(layer, True)
-
-
-def _trains(layer: torch.nn.Module) -> bool:
-    return any(weight.requires_grad for weight in layer.parameters())
+    if not all(any(weight.requires_grad for weight in layer.parameters()) for layer in layers):
+        return
+    model.enable_input_require_grads()
+    for layer in layers if in_pieces else []:
+        set_z3_leaf_module(layer, True)
 
 
 @contextmanager

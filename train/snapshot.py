@@ -20,7 +20,19 @@ def snapshot(state: Any) -> Any:
 
 def num_bytes(state: Any) -> int:
     """What the state's tensors take, shared memory counted once."""
-    return sum({_place(tensor): tensor.untyped_storage().nbytes() for tensor in _tensors(state)}.values())
+    return sum({_place(tensor): tensor.untyped_storage().nbytes() for tensor in tensors_in(state)}.values())
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in lists, tuples and dicts within each other."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)
 
 
 def has_room(needed: int) -> bool:
@@ -62,17 +74,6 @@ def _copy_tensor(tensor: torch.Tensor, storages: dict[Any, torch.UntypedStorage]
     made = torch.empty(0, dtype=tensor.dtype)
     made.set_(storages[place], tensor.storage_offset(), tensor.size(), tensor.stride())
     return made.requires_grad_(tensor.requires_grad)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
 
 
 def _place(tensor: torch.Tensor) -> tuple[torch.device, int]:
